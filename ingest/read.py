@@ -1,0 +1,256 @@
+"""Turn one CSV file into Parquet, every value as the text that the file holds.
+
+DuckDB's strict reader does the work. Where a file is irregular, or where that reader stops or
+disagrees with the count of the byte scan, a slower reader takes the file record by record, so
+that a broken record costs itself and not its neighbours.
+"""
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ingest.errors import FileRefused
+from ingest.scan import UTF8_BOM, Scan
+
+BATCH_ROWS = 122_880
+MAX_RECORD_BYTES = 16 << 20
+FILE_ID, ROW_NUMBER, LOAD_ID = "_file_id", "_row_number", "_dlt_load_id"
+
+Record = list[str | None]
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A record that could not be read: its first physical line (1-based), why, and its text."""
+
+    line: int
+    reason: str
+    raw_text: str
+
+
+@dataclass
+class Reading:
+    """What became of a file's records: `rows` written to Parquet, and the rejected ones."""
+
+    rows: int = 0
+    rejects: list[Reject] = field(default_factory=list)
+
+
+def column_names(header: tuple[str, ...]) -> list[str]:
+    """Return one unique snake_case name per column of the header, in its order.
+
+    A blank name becomes `column_<position>`; a name that is taken gets a suffix `_2`, `_3`, ...
+    The lineage columns' names count as taken.
+    """
+    from dlt.common.normalizers.naming.snake_case import NamingConvention
+
+    naming = NamingConvention()
+    taken = {FILE_ID, ROW_NUMBER, LOAD_ID, "_dlt_id"}
+    names = []
+    for position, original in enumerate(header, start=1):
+        base = naming.normalize_identifier(original) if original.strip() else f"column_{position}"
+        name, suffix = base, 1
+        while name in taken:
+            suffix += 1
+            name = f"{base}_{suffix}"
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+def read_file(
+    path: Path, scan: Scan, names: list[str], parquet: Path, max_rejects: int, progress: Progress
+) -> Reading:
+    """Write the records of `path` to the Parquet file `parquet`.
+
+    It gets the columns `names` as text, `_file_id`, and `_row_number`, the 1-based record number. `progress`
+    is called with the number of records done since its last call. Raises FileRefused where more
+    than `max_rejects` records are broken or a line is not accounted for.
+    """
+    schema = pa.schema(
+        [*((name, pa.string()) for name in names), (FILE_ID, pa.string()), (ROW_NUMBER, pa.int64())]
+    )
+    if not scan.records:
+        pq.write_table(schema.empty_table(), parquet)
+        return Reading()
+    if scan.is_regular:
+        try:
+            return _read_regular(path, scan, schema, parquet, progress)
+        except (duckdb.InvalidInputException, duckdb.ConversionException, _CountsDiffer):
+            progress(0)
+    return _read_record_by_record(path, scan, schema, parquet, max_rejects, progress)
+
+
+class _CountsDiffer(Exception):
+    """The parser saw another number of records than the byte scan."""
+
+
+def _read_regular(
+    path: Path, scan: Scan, schema: pa.Schema, parquet: Path, progress: Progress
+) -> Reading:
+    names = schema.names[:-2]
+    reading = Reading()
+    with duckdb.connect() as engine, pq.ParquetWriter(parquet, schema) as writer:
+        batches = engine.read_csv(
+            re.sub(r"([*?\[])", r"[\1]", str(path)),
+            columns=dict.fromkeys(names, "VARCHAR"),
+            auto_detect=False,
+            header=True,
+            sep=scan.delimiter,
+            quotechar='"',
+            escapechar='"',
+            na_values="",
+            allow_quoted_nulls=False,
+            null_padding=False,
+            strict_mode=True,
+            parallel=not scan.has_quoted_line_ends,
+        ).to_arrow_reader(BATCH_ROWS)
+        for batch in batches:
+            first = reading.rows + 1
+            reading.rows += batch.num_rows
+            lineage = [pa.repeat(scan.file_id, batch.num_rows), pa.arange(first, reading.rows + 1)]
+            writer.write_batch(pa.record_batch([*batch.columns, *lineage], schema=schema))
+            progress(batch.num_rows)
+    if reading.rows != scan.records:
+        raise _CountsDiffer
+    return reading
+
+
+def _read_record_by_record(
+    path: Path, scan: Scan, schema: pa.Schema, parquet: Path, max_rejects: int, progress: Progress
+) -> Reading:
+    reading = Reading()
+    batch: list[Record] = []
+
+    with pq.ParquetWriter(parquet, schema) as writer:
+
+        def write_batch() -> None:
+            columns = zip(*batch, strict=True)
+            arrays = map(pa.array, columns, schema.types)
+            writer.write_batch(pa.record_batch(list(arrays), schema=schema))
+            progress(len(batch))
+            batch.clear()
+
+        for number, record in enumerate(_records(path, scan, len(schema) - 2), start=1):
+            if isinstance(record, Reject):
+                reading.rejects.append(record)
+                if len(reading.rejects) > max_rejects:
+                    raise FileRefused(
+                        f"line {record.line}: {record.reason}; more than {max_rejects} broken"
+                        " records: mend the file, or allow more with --max-rejects"
+                    )
+            else:
+                batch.append([*record, scan.file_id, number])
+                reading.rows += 1
+            if len(batch) == BATCH_ROWS:
+                write_batch()
+        if batch:
+            write_batch()
+    return reading
+
+
+def _records(path: Path, scan: Scan, width: int) -> Iterator[Record | Reject]:
+    """Yield every record after the header: its fields, or why it is rejected.
+
+    A record that opens a quote goes on over the next lines until the quote is closed. Where the
+    result is no valid record, only its first line is rejected and reading starts again on the
+    next one: a stray quote does not swallow what follows. A blank line is no record, unless the
+    file has one column.
+    """
+    source = _physical_lines(path, scan.line_end)
+    ahead: deque[bytes] = deque()
+    done = 0
+
+    def peek(index: int) -> bytes | None:
+        while len(ahead) <= index and (line := next(source, None)) is not None:
+            ahead.append(line)
+        return ahead[index] if index < len(ahead) else None
+
+    while (line := peek(0)) is not None:
+        used = 1
+        if done < scan.header_lines or (width > 1 and not line.strip(b"\r\n")):
+            pass
+        else:
+            fields, problem = _parse(line, scan.delimiter)
+            text, size = [line], len(line)
+            while problem is _OPEN and size < MAX_RECORD_BYTES and (more := peek(len(text))):
+                text.append(more)
+                size += len(more)
+                if b'"' in more:
+                    fields, problem = _parse(b"".join(text), scan.delimiter)
+            if problem and len(text) > 1:
+                problem = _OPEN
+            elif problem is None and len(fields) != width:
+                problem = f"{len(fields)} fields found, {width} expected"
+            if problem is None:
+                used = len(text)
+                yield fields
+            else:
+                shown = line.rstrip(b"\r\n").decode(errors="backslashreplace")
+                yield Reject(done + 1, problem, shown)
+        for _ in range(used):
+            ahead.popleft()
+        done += used
+    if done != scan.lines:
+        raise FileRefused(f"{done} of {scan.lines} lines read: load it when it is complete")
+
+
+_OPEN = "a quote is opened and not closed"
+
+
+def _parse(line: bytes, delimiter: str) -> tuple[Record, str | None]:
+    """Split one record into its fields; return them and what is wrong, if anything.
+
+    An empty field is None, a quoted empty one the empty string.
+    """
+    if b"\0" in line:
+        return [], "a NUL byte"
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        return [], f"byte 0x{line[error.start]:02x} is not valid UTF-8"
+    text = text.removesuffix("\n").removesuffix("\r")
+    field = _field_pattern(delimiter)
+    fields: Record = []
+    position = 0
+    while match := field.match(text, position):
+        quoted, bare, end = match.groups()
+        fields.append(bare if quoted is None else quoted.replace('""', '"'))
+        position = match.end()
+        if not end:
+            return fields, None
+    if re.fullmatch(r'"[^"]*(?:""[^"]*)*', text[position:]):
+        return [], _OPEN
+    return [], f"field {len(fields) + 1}: text after the closing quote"
+
+
+@cache
+def _field_pattern(delimiter: str) -> re.Pattern:
+    mark = re.escape(delimiter)
+    return re.compile(
+        rf'(?:"([^"]*(?:""[^"]*)*)"|([^"{mark}][^{mark}]*)?)({mark}|\Z)', flags=re.DOTALL
+    )
+
+
+def _physical_lines(path: Path, line_end: bytes) -> Iterator[bytes]:
+    """Yield the lines of a file with their ends, without its byte order mark."""
+    with path.open("rb") as stream:
+        if stream.read(len(UTF8_BOM)) != UTF8_BOM:
+            stream.seek(0)
+        if line_end == b"\n":
+            yield from stream
+            return
+        rest = b""
+        while chunk := stream.read(1 << 20):
+            *lines, rest = (rest + chunk).split(line_end)
+            yield from (line + line_end for line in lines)
+        if rest:
+            yield rest
