@@ -1,0 +1,15 @@
+{% macro local_to_utc(local_timestamp, time_zone) %}
+    {{- return(adapter.dispatch('local_to_utc', 'ontime')(local_timestamp, time_zone)) -}}
+{% endmacro %}
+
+{% macro duckdb__local_to_utc(local_timestamp, time_zone) -%}
+    timezone('UTC', timezone({{ time_zone }}, {{ local_timestamp }}))
+{%- endmacro %}
+
+{% macro utc_to_local(utc_timestamp, time_zone) %}
+    {{- return(adapter.dispatch('utc_to_local', 'ontime')(utc_timestamp, time_zone)) -}}
+{% endmacro %}
+
+{% macro duckdb__utc_to_local(utc_timestamp, time_zone) -%}
+    timezone({{ time_zone }}, timezone('UTC', {{ utc_timestamp }}))
+{%- endmacro %}

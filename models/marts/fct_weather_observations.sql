@@ -1,0 +1,7 @@
+with observations as (
+
+    select * from {{ ref('int_weather_corrected') }}
+
+)
+
+select * from observations
