@@ -31,6 +31,7 @@ corrected as (
         {{ corrected('airports', 'latitude_degrees', type_double()) }},
         {{ corrected('airports', 'longitude_degrees', type_double()) }},
         {{ corrected('airports', 'altitude_feet', 'integer') }},
+        airports.airport_code is not null as is_delivered,
         corrections.record_key is not null as has_correction,
         airports.raw_file_id,
         airports.raw_row_number
@@ -40,8 +41,8 @@ corrected as (
 
 ),
 
--- A correction of single attributes is no airport where the file that it corrects is not loaded.
-named as (
+-- Corrections of single attributes make no airport where the file that they correct is not loaded.
+categorised as (
 
     select
         airport_code,
@@ -64,8 +65,8 @@ named as (
         raw_row_number
 
     from corrected
-    where airport_name is not null
+    where is_delivered or (airport_name is not null and time_zone is not null)
 
 )
 
-select * from named
+select * from categorised

@@ -40,17 +40,18 @@ scheduled as (
         statused.*,
         origins.time_zone as origin_time_zone,
         destinations.time_zone as destination_time_zone,
-        {{ add_minutes('scheduled_departure_minutes', 'flight_day_at_local') }}
+        {{ add_minutes('statused.scheduled_departure_minutes', 'statused.flight_day_at_local') }}
             as scheduled_departure_at_local,
         {{ add_minutes(
-            'scheduled_arrival_minutes'
-            ~ ' + case when scheduled_arrival_minutes < scheduled_departure_minutes then 1440 else 0 end',
-            'flight_day_at_local'
+            'statused.scheduled_arrival_minutes + case'
+            ~ ' when statused.scheduled_arrival_minutes < statused.scheduled_departure_minutes'
+            ~ ' then 1440 else 0 end',
+            'statused.flight_day_at_local'
         ) }} as scheduled_arrival_at_local,
         -- A diverted flight that reached its destination has a clock time there and no delay.
         case
-            when arrival_delay_minutes is null
-                then {{ add_minutes('arrival_minutes', 'flight_day_at_local') }}
+            when statused.arrival_delay_minutes is null
+                then {{ add_minutes('statused.arrival_minutes', 'statused.flight_day_at_local') }}
         end as undelayed_arrival_at_local
 
     from statused

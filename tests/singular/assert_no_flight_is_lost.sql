@@ -1,7 +1,11 @@
 -- Every staged record is a row of fct_flights, once: joins lose and double nothing.
 with staged as (
 
-    select raw_file_id, raw_row_number from {{ ref('stg_nycflights13__flights') }}
+    select
+        raw_file_id,
+        raw_row_number
+
+    from {{ ref('stg_nycflights13__flights') }}
 
 ),
 

@@ -1,0 +1,223 @@
+"""`dbt build` on real and odd input: lineage, bad values, no data, documentation."""
+
+import json
+import shutil
+import tomllib
+from pathlib import Path
+
+import duckdb
+import pytest
+import yaml
+
+from .conftest import PROJECT, run_dbt, run_load
+
+LINEAGE = {
+    "fct_flights": (
+        "nycflights13_flights",
+        "raw.carrier = mart.carrier_code and cast(raw.flight as int) = mart.flight_number"
+        " and raw.origin = mart.origin_airport_code and raw.dest = mart.destination_airport_code"
+        " and make_date(cast(raw.year as int), cast(raw.month as int), cast(raw.day as int))"
+        " = mart.flight_date",
+    ),
+    "fct_weather_observations": (
+        "nycflights13_weather",
+        "raw.origin = mart.airport_code"
+        " and cast(rtrim(raw.time_hour, 'Z') as timestamp) = mart.observed_at",
+    ),
+    "dim_aircraft": ("nycflights13_planes", "raw.tailnum = mart.tail_number"),
+    "dim_airports": ("nycflights13_airports", "raw.faa = mart.airport_code"),
+    "dim_airlines": ("nycflights13_airlines", "raw.carrier = mart.carrier_code"),
+}
+ADDED_BY_CORRECTIONS = {"dim_airports": {"BQN", "PSE", "SJU", "STT"}}
+
+
+@pytest.mark.parametrize("mart", LINEAGE)
+def test_every_row_leads_back_to_its_record(mart: str, built: Path) -> None:
+    """The raw record that a mart row names is the one that it was made from, one to one."""
+    table, same = LINEAGE[mart]
+    with duckdb.connect(str(built), read_only=True) as warehouse:
+        rows = warehouse.sql(f"select * from marts.{mart}")
+        records = len(warehouse.sql(f"from raw.{table}"))
+        led_back = warehouse.sql(
+            f"""
+            select count(*) from marts.{mart} as mart join raw.{table} as raw
+            on mart.raw_file_id = raw._file_id and mart.raw_row_number = raw._row_number
+            where {same}
+            """
+        ).fetchone()[0]
+        added = ADDED_BY_CORRECTIONS.get(mart, set())
+        without = warehouse.sql(f"select * from marts.{mart} where raw_file_id is null")
+        assert {row[0] for row in without.fetchall()} == added
+        assert led_back == records == len(rows) - len(added)
+
+
+def test_build_without_flights(tmp_path: Path) -> None:
+    """With only a table of one's own in the landing zone, everything builds and is empty."""
+    folder = tmp_path / "landing" / "acme" / "orders"
+    folder.mkdir(parents=True)
+    (folder / "orders.csv").write_text("id,amount\n0001,5\n")
+    database = tmp_path / "warehouse.duckdb"
+    assert run_load("--landing", tmp_path / "landing", database=database).returncode == 0
+    result = run_dbt("build", database=database, target_path=tmp_path / "target")
+    assert result.returncode == 0, result.stdout
+    with duckdb.connect(str(database), read_only=True) as warehouse:
+        assert warehouse.sql("select count(*) from marts.fct_flights").fetchone() == (0,)
+        assert warehouse.sql("select id from raw.acme_orders").fetchone() == ("0001",)
+
+
+def test_a_value_that_does_not_cast_fails_the_build(tmp_path: Path, landing: Path) -> None:
+    """A delay that is no number is loaded as it is, and fails a test that names the column."""
+    mine = tmp_path / "landing"
+    shutil.copytree(landing, mine)
+    flights = mine / "nycflights13" / "flights" / "flights.csv"
+    lines = flights.read_text().splitlines(keepends=True)[:1000]
+    fields = lines[17].split(",")
+    fields[5] = "12x"
+    lines[17] = ",".join(fields)
+    flights.write_text("".join(lines))
+    database = tmp_path / "warehouse.duckdb"
+    assert run_load("--landing", mine, database=database).returncode == 0
+    result = run_dbt("build", database=database, target_path=tmp_path / "target")
+    assert result.returncode == 1
+    assert "castable_nycflights13_flights_dep_delay__integer" in result.stdout
+    with duckdb.connect(str(database), read_only=True) as warehouse:
+        found = warehouse.sql(
+            "select dep_delay from raw.nycflights13_flights where _row_number = 17"
+        ).fetchone()
+        assert found == ("12x",)
+        marts = warehouse.sql("select table_name from duckdb_tables() where schema_name = 'marts'")
+        assert ("fct_flights",) not in marts.fetchall()
+
+
+@pytest.fixture(scope="module")
+def manifest(built: Path) -> dict:
+    """The manifest that dbt wrote when it built the session's warehouse."""
+    return json.loads((built.parent / "target" / "manifest.json").read_text())
+
+
+def own(manifest: dict, *kinds: str) -> list[dict]:
+    """The project's own nodes of these kinds."""
+    nodes = [*manifest["nodes"].values(), *manifest["sources"].values()]
+    return [
+        node
+        for node in nodes
+        if node["resource_type"] in kinds and node["package_name"] == "ontime"
+    ]
+
+
+def test_everything_is_described(manifest: dict, built: Path) -> None:
+    """Every model, seed, source, macro and every column that exists has a description."""
+    nodes = own(manifest, "model", "seed", "source")
+    assert len(nodes) > 20
+    blank = [node["unique_id"] for node in nodes if not node["description"].strip()]
+    blank += [
+        f"{node['unique_id']}.{name}"
+        for node in nodes
+        for name, column in node["columns"].items()
+        if not column["description"].strip()
+    ]
+    blank += [
+        macro["unique_id"]
+        for macro in manifest["macros"].values()
+        if macro["package_name"] == "ontime"
+        and not macro["description"].strip()
+        # An engine's variant of a macro is described with the macro that dispatches to it.
+        and not macro["name"].startswith("duckdb__")
+    ]
+    assert blank == []
+    with duckdb.connect(str(built), read_only=True) as warehouse:
+        for node in nodes:
+            relation = f"{node['schema']}.{node.get('identifier') or node['name']}"
+            exist = {row[0] for row in warehouse.sql(f"describe {relation}").fetchall()}
+            assert exist == set(node["columns"]), relation
+
+
+def test_every_model_says_its_grain(manifest: dict) -> None:
+    """Every model's first words are its grain."""
+    odd = [
+        node["name"]
+        for node in own(manifest, "model")
+        if not node["description"].startswith("One row per ")
+    ]
+    assert odd == []
+
+
+def test_every_model_has_a_primary_key_test(manifest: dict) -> None:
+    """Every model has a test that its key is unique, and one that it is not null."""
+    tested: dict[str, set[str]] = {}
+    for test in own(manifest, "test"):
+        kind = (test["test_metadata"] or {}).get("name") if "test_metadata" in test else None
+        tested.setdefault(test.get("attached_node"), set()).add(kind)
+    for node in own(manifest, "model"):
+        kinds = tested.get(node["unique_id"], set())
+        assert kinds & {"unique", "unique_combination"}, node["name"]
+        assert "not_null" in kinds, node["name"]
+
+
+def test_marts_are_public_and_under_contract(manifest: dict) -> None:
+    """Every mart is public, in a group, and its contract is enforced; nothing else is public."""
+    for node in own(manifest, "model"):
+        is_mart = node["schema"] == "marts"
+        assert (node["access"] == "public") is is_mart, node["name"]
+        assert node["contract"]["enforced"] is is_mart, node["name"]
+        if is_mart:
+            assert node["group"], node["name"]
+
+
+def test_data_flow_one_way(manifest: dict) -> None:
+    """Only staging reads sources, and no model reads from a later layer."""
+    layers = ["raw", "reference", "staging", "intermediate", "marts"]
+    nodes = {node["unique_id"]: node for node in own(manifest, "model", "seed", "source")}
+    for node in own(manifest, "model"):
+        for parent in (nodes[each] for each in node["depends_on"]["nodes"]):
+            assert layers.index(parent["schema"]) <= layers.index(node["schema"]), node["name"]
+            if parent["resource_type"] == "source":
+                assert node["schema"] == "staging", node["name"]
+    for path in (PROJECT / "models").rglob("*.sql"):
+        assert "target.type" not in path.read_text(), path
+
+
+def test_loader_and_dbt_know_the_same_columns(manifest: dict) -> None:
+    """The columns that the loader makes for a known source are those that dbt describes."""
+    sources = tomllib.loads((PROJECT / "ingest" / "sources.toml").read_text())
+    described = {
+        (node["source_name"], node["name"]): [
+            name for name in node["columns"] if not name.startswith("_")
+        ]
+        for node in own(manifest, "source")
+        if node["source_name"] != "ingest"
+    }
+    known = {
+        (source, table): columns
+        for source, tables in sources.items()
+        for table, columns in tables.items()
+    }
+    assert known == described
+
+
+def test_docs_site(built: Path, tmp_path: Path) -> None:
+    """`dbt docs generate` writes a site that opens on the overview page."""
+    target = tmp_path / "target"
+    result = run_dbt("docs", "generate", database=built, target_path=target)
+    assert result.returncode == 0, result.stdout
+    assert (target / "index.html").stat().st_size > 0
+    catalog = json.loads((target / "catalog.json").read_text())
+    assert "model.ontime.fct_flights" in catalog["nodes"]
+    docs = json.loads((target / "manifest.json").read_text())["docs"]
+    assert "grain" in docs["doc.ontime.__overview__"]["block_contents"].lower()
+
+
+def test_source_freshness(built: Path, tmp_path: Path) -> None:
+    """Freshness is known for every source, from the time of the load."""
+    target = tmp_path / "target"
+    result = run_dbt("source", "freshness", database=built, target_path=target)
+    assert result.returncode == 0, result.stdout
+    results = json.loads((target / "sources.json").read_text())["results"]
+    assert len(results) == 7
+    assert {each["status"] for each in results} == {"pass"}
+
+
+def test_profile_is_the_one_place(tmp_path: Path) -> None:
+    """Loader and dbt read the path of the warehouse from the same profile."""
+    profile = yaml.safe_load((PROJECT / "profiles.yml").read_text())["ontime"]
+    assert "ONTIME_DUCKDB_PATH" in profile["outputs"]["duckdb"]["path"]
