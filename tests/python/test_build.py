@@ -7,9 +7,8 @@ from pathlib import Path
 
 import duckdb
 import pytest
-import yaml
 
-from .conftest import PROJECT, run_dbt, run_load
+from .conftest import PROJECT, Zone, run_dbt
 
 LINEAGE = {
     "fct_flights": (
@@ -51,42 +50,32 @@ def test_every_row_leads_back_to_its_record(mart: str, built: Path) -> None:
         assert led_back == records == len(rows) - len(added)
 
 
-def test_build_without_flights(tmp_path: Path) -> None:
+def test_build_without_flights(zone: Zone) -> None:
     """With only a table of one's own in the landing zone, everything builds and is empty."""
-    folder = tmp_path / "landing" / "acme" / "orders"
-    folder.mkdir(parents=True)
-    (folder / "orders.csv").write_text("id,amount\n0001,5\n")
-    database = tmp_path / "warehouse.duckdb"
-    assert run_load("--landing", tmp_path / "landing", database=database).returncode == 0
-    result = run_dbt("build", database=database, target_path=tmp_path / "target")
+    zone.put("acme/orders/orders.csv", "id,amount\n0001,5\n")
+    zone.load()
+    result = run_dbt("build", database=zone.database)
     assert result.returncode == 0, result.stdout
-    with duckdb.connect(str(database), read_only=True) as warehouse:
-        assert warehouse.sql("select count(*) from marts.fct_flights").fetchone() == (0,)
-        assert warehouse.sql("select id from raw.acme_orders").fetchone() == ("0001",)
+    assert zone.query("select count(*) from marts.fct_flights") == [(0,)]
+    assert zone.query("select id from raw.acme_orders") == [("0001",)]
 
 
-def test_a_value_that_does_not_cast_fails_the_build(tmp_path: Path, landing: Path) -> None:
+def test_a_value_that_does_not_cast_fails_the_build(zone: Zone, landing: Path) -> None:
     """A delay that is no number is loaded as it is, and fails a test that names the column."""
-    mine = tmp_path / "landing"
-    shutil.copytree(landing, mine)
-    flights = mine / "nycflights13" / "flights" / "flights.csv"
-    lines = flights.read_text().splitlines(keepends=True)[:1000]
+    flights = (landing / "nycflights13" / "flights" / "flights.csv").read_text()
+    lines = flights.splitlines(keepends=True)[:1000]
     fields = lines[17].split(",")
     fields[5] = "12x"
     lines[17] = ",".join(fields)
-    flights.write_text("".join(lines))
-    database = tmp_path / "warehouse.duckdb"
-    assert run_load("--landing", mine, database=database).returncode == 0
-    result = run_dbt("build", database=database, target_path=tmp_path / "target")
+    zone.put("nycflights13/flights/flights.csv", "".join(lines))
+    zone.load()
+    result = run_dbt("build", database=zone.database)
     assert result.returncode == 1
     assert "castable_nycflights13_flights_dep_delay__integer" in result.stdout
-    with duckdb.connect(str(database), read_only=True) as warehouse:
-        found = warehouse.sql(
-            "select dep_delay from raw.nycflights13_flights where _row_number = 17"
-        ).fetchone()
-        assert found == ("12x",)
-        marts = warehouse.sql("select table_name from duckdb_tables() where schema_name = 'marts'")
-        assert ("fct_flights",) not in marts.fetchall()
+    assert zone.query("select dep_delay from raw.nycflights13_flights where _row_number = 17") == [
+        ("12x",)
+    ]
+    assert zone.query("from duckdb_tables() where table_name = 'fct_flights'") == []
 
 
 @pytest.fixture(scope="module")
@@ -197,9 +186,11 @@ def test_loader_and_dbt_know_the_same_columns(manifest: dict) -> None:
 
 def test_docs_site(built: Path, tmp_path: Path) -> None:
     """`dbt docs generate` writes a site that opens on the overview page."""
-    target = tmp_path / "target"
-    result = run_dbt("docs", "generate", database=built, target_path=target)
+    database = tmp_path / built.name
+    shutil.copyfile(built, database)
+    result = run_dbt("docs", "generate", database=database)
     assert result.returncode == 0, result.stdout
+    target = tmp_path / "target"
     assert (target / "index.html").stat().st_size > 0
     catalog = json.loads((target / "catalog.json").read_text())
     assert "model.ontime.fct_flights" in catalog["nodes"]
@@ -207,17 +198,10 @@ def test_docs_site(built: Path, tmp_path: Path) -> None:
     assert "grain" in docs["doc.ontime.__overview__"]["block_contents"].lower()
 
 
-def test_source_freshness(built: Path, tmp_path: Path) -> None:
+def test_source_freshness(built: Path) -> None:
     """Freshness is known for every source, from the time of the load."""
-    target = tmp_path / "target"
-    result = run_dbt("source", "freshness", database=built, target_path=target)
+    result = run_dbt("source", "freshness", database=built)
     assert result.returncode == 0, result.stdout
-    results = json.loads((target / "sources.json").read_text())["results"]
+    results = json.loads((built.parent / "target" / "sources.json").read_text())["results"]
     assert len(results) == 7
     assert {each["status"] for each in results} == {"pass"}
-
-
-def test_profile_is_the_one_place(tmp_path: Path) -> None:
-    """Loader and dbt read the path of the warehouse from the same profile."""
-    profile = yaml.safe_load((PROJECT / "profiles.yml").read_text())["ontime"]
-    assert "ONTIME_DUCKDB_PATH" in profile["outputs"]["duckdb"]["path"]

@@ -1,0 +1,295 @@
+"""Exactly once: what is in the landing zone is in the warehouse, whatever happened to names."""
+
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import duckdb
+import pytest
+
+from .conftest import Box, closing_table
+
+A, B, C = "id,name\n1,a\n", "id,name\n2,b\n3,b\n", "id,name\n4,c\n"
+CURRENT = "select path, rows_loaded from raw.landed_files where is_current order by path"
+IDS = "select id from raw.acme_orders order by id"
+ORDERS = "acme/orders/"
+
+
+def assert_refused(result: CompletedProcess[str], *words: str, exit_code: int = 1) -> None:
+    assert result.returncode == exit_code, result.stderr
+    assert "Traceback" not in result.stderr
+    assert all(word in result.stderr for word in words), result.stderr
+
+
+def ids(box: Box) -> list[str]:
+    return [value for (value,) in box.query(IDS)]
+
+
+def statuses(box: Box, *args: str | Path) -> dict[str, str]:
+    return {
+        name.removeprefix(ORDERS): status for name, (_, _, status) in box.load(*args).items()
+    }
+
+
+def test_renamed_file_is_not_loaded_again(box: Box) -> None:
+    before = box.write(ORDERS + "a.csv", A)
+    assert box.load() == {ORDERS + "a.csv": ("1", "0", "new")}
+    loads = box.query("select count(*) from raw._dlt_loads")
+    before.rename(before.with_name("renamed.csv"))
+    assert box.load() == {ORDERS + "renamed.csv": ("1", "0", "unchanged")}
+    assert box.query(CURRENT) == [(ORDERS + "renamed.csv", 1)]
+    assert box.query("select count(*) from raw.landed_files") == [(1,)]
+    assert box.query("select count(*) from raw._dlt_loads") == loads
+    assert ids(box) == ["1"]
+
+
+def test_same_bytes_under_two_names(box: Box) -> None:
+    first = box.write(ORDERS + "a.csv", A)
+    box.write(ORDERS + "copy.csv", A)
+    result = box.run()
+    assert result.returncode == 0
+    assert f"same bytes as {ORDERS}a.csv" in result.stderr
+    assert box.query(CURRENT) == [(ORDERS + "a.csv", 1)]
+    first.unlink()
+    assert statuses(box) == {"copy.csv": "unchanged"}
+    assert box.query(CURRENT) == [(ORDERS + "copy.csv", 1)]
+    assert ids(box) == ["1"]
+
+
+def test_same_bytes_in_two_tables_are_two_files(box: Box) -> None:
+    box.write("acme/orders/a.csv", A)
+    box.write("acme/returns/a.csv", A)
+    box.load()
+    assert box.query("select id from raw.acme_orders union all select id from raw.acme_returns") == [
+        ("1",),
+        ("1",),
+    ]
+
+
+def test_changed_file_replaces_its_rows_there_and_back(box: Box) -> None:
+    """A, then B under the same name, then A again; each time with a broken record."""
+    rows = "".join(f"{number},x\n" for number in range(200))
+    broken = {"A": f"id,name\n{rows}1,2,3\n", "B": f"id,name\n{rows}500,y\n1,2,3\n"}
+    for content, status, kept in (("A", "new", 200), ("B", "replaced", 201), ("A", "replaced", 200)):
+        box.write(ORDERS + "a.csv", broken[content])
+        assert box.load() == {ORDERS + "a.csv": (str(kept), "1", status)}
+        assert len(ids(box)) == kept
+        assert box.query("select line, raw_text from raw.rejected_rows") == [(kept + 2, "1,2,3")]
+        assert box.query(CURRENT) == [(ORDERS + "a.csv", kept)]
+    # B is still in the registry, as the one that is no longer current.
+    assert box.query("select rows_loaded from raw.landed_files where not is_current") == [(201,)]
+
+
+def test_two_files_swapped(box: Box) -> None:
+    box.write(ORDERS + "a.csv", A)
+    box.write(ORDERS + "b.csv", B)
+    box.load()
+    box.write(ORDERS + "a.csv", B)
+    box.write(ORDERS + "b.csv", A)
+    assert statuses(box) == {"a.csv": "unchanged", "b.csv": "unchanged"}
+    assert box.query(CURRENT) == [(ORDERS + "a.csv", 2), (ORDERS + "b.csv", 1)]
+    assert ids(box) == ["1", "2", "3"]
+
+
+def test_overwritten_with_bytes_loaded_under_another_name(box: Box) -> None:
+    box.write(ORDERS + "a.csv", A)
+    box.write(ORDERS + "b.csv", B)
+    box.load()
+    box.write(ORDERS + "b.csv", A)
+    assert statuses(box)["a.csv"] == "unchanged"
+    assert box.query(CURRENT) == [(ORDERS + "a.csv", 1)]
+    assert ids(box) == ["1"]
+    assert statuses(box)["a.csv"] == "unchanged"
+    assert ids(box) == ["1"]
+
+
+def test_a_version_goes_only_when_what_replaces_it_is_in(box: Box) -> None:
+    """Two names hold the same broken bytes: both are refused, the rows from before stay."""
+    box.write(ORDERS + "b.csv", B)
+    box.load()
+    box.write(ORDERS + "a.csv", "id,name\n1\n")
+    box.write(ORDERS + "b.csv", "id,name\n1\n")
+    result = box.run()
+    assert_refused(result, "1 fields found, 2 expected")
+    assert {status for _, _, status in closing_table(result.stdout).values()} == {"refused"}
+    assert ids(box) == ["2", "3"]
+    assert box.query(CURRENT) == [(ORDERS + "b.csv", 2)]
+    # Mended under both names, the two take the place of what was there.
+    box.write(ORDERS + "a.csv", C)
+    box.write(ORDERS + "b.csv", C)
+    box.load()
+    assert ids(box) == ["4"]
+
+
+def test_file_gone_keeps_its_rows(box: Box) -> None:
+    box.write(ORDERS + "a.csv", A)
+    gone = box.write(ORDERS + "b.csv", B)
+    box.load()
+    gone.unlink()
+    assert statuses(box) == {"a.csv": "unchanged"}
+    assert ids(box) == ["1", "2", "3"]
+
+
+def test_columns_come_and_go(box: Box) -> None:
+    """Columns go by name: a new one is null in older rows, a missing one in newer rows."""
+    box.write(ORDERS + "1.csv", "id,name\n1,a\n")
+    box.load()
+    box.write(ORDERS + "2.csv", "Unit Price;name;ID\n0005;;2\n")
+    box.write(ORDERS + "3.csv", 'id\n3\n""\n')
+    box.load()
+    assert box.query("select id, name, unit_price from raw.acme_orders order by _row_number, id") == [
+        ("1", "a", None),
+        ("2", None, "0005"),
+        ("3", None, None),
+        ("", None, None),
+    ]
+    headers = box.query("select header from raw.landed_files order by path")
+    assert headers == [('["id", "name"]',), ('["Unit Price", "name", "ID"]',), ('["id"]',)]
+
+
+def test_known_tables_are_there_without_files(box: Box) -> None:
+    """Only own files: the known sources' tables have all documented columns, and no row."""
+    box.write(ORDERS + "a.csv", A)
+    box.load()
+    flights = [name for name, *_ in box.query("describe raw.nycflights13_flights")]
+    assert {"year", "sched_dep_time", "time_hour", "_file_id", "_row_number"} < set(flights)
+    assert len(flights) == 19 + 3
+    assert box.query("select count(*) from raw.nycflights13_flights") == [(0,)]
+
+
+def test_two_folders_that_would_share_a_table(box: Box) -> None:
+    box.write("acme/big_orders/a.csv", A)
+    box.load()
+    first = box.landing / "acme"
+    first.rename(box.landing / "gone")
+    other = box.write("acme_big/orders/b.csv", B)
+    # One of them was loaded before, and is not there now.
+    assert_refused(box.run(other), "raw.acme_big_orders", "rename")
+    (box.landing / "gone").rename(first)
+    assert_refused(box.run(), "raw.acme_big_orders", "rename")
+    assert box.query("select id from raw.acme_big_orders") == [("1",)]
+
+
+@pytest.mark.parametrize("folder", ["Acme", "2013", "a-b", "a__b", "a_", "müll"])
+def test_folder_that_cannot_name_a_table(folder: str, box: Box) -> None:
+    box.write(f"acme/{folder}/a.csv", A)
+    assert_refused(box.run("--dry-run"), folder, "cannot name a table")
+
+
+def test_rejected_records_are_kept_and_counted(box: Box) -> None:
+    rows = [f"{number},x" for number in range(1, 301)]
+    rows[9], rows[19], rows[29] = "10", "20,x,y", '30,"open'
+    box.write(ORDERS + "a.csv", "id,name\n" + "\n".join(rows) + "\n")
+    result = box.run()
+    assert result.returncode == 0
+    assert "3 records rejected" in result.stderr
+    assert "line 11" in result.stderr
+    assert closing_table(result.stdout) == {ORDERS + "a.csv": ("297", "3", "new")}
+    assert box.query("select line, reason, raw_text from raw.rejected_rows order by line") == [
+        (11, "1 fields found, 2 expected", "10"),
+        (21, "3 fields found, 2 expected", "20,x,y"),
+        (31, "a quote is opened and not closed", '30,"open'),
+    ]
+    counts = "select records_read, rows_loaded, rows_rejected from raw.landed_files"
+    assert box.query(counts) == [(300, 297, 3)]
+    # A row's number is its record's, the rejected ones counted.
+    assert box.query("select _row_number from raw.acme_orders where id = '31'") == [(31,)]
+    assert box.load() == {ORDERS + "a.csv": ("297", "3", "unchanged")}
+
+
+@pytest.mark.parametrize(
+    ("allowed", "exit_code"),
+    [(None, 1), ("1%", 1), ("2%", 0), ("3", 1), ("4", 0), ("0", 1), ("100%", 0)],
+)
+def test_max_rejects(allowed: str | None, exit_code: int, box: Box) -> None:
+    """4 of 200 records are broken."""
+    rows = ["x,y"] * 196 + ["x"] * 4
+    box.write(ORDERS + "a.csv", "id,name\n" + "\n".join(rows) + "\n")
+    box.write(ORDERS + "good.csv", A)
+    result = box.run(*(("--max-rejects", allowed) if allowed else ()))
+    assert result.returncode == exit_code, result.stderr
+    loaded = 1 if exit_code else 197
+    assert box.query("select count(*) from raw.acme_orders") == [(loaded,)]
+    if exit_code:
+        assert_refused(result, "a.csv", "1 fields found, 2 expected", "--max-rejects")
+
+
+@pytest.mark.parametrize("value", ["-1", "1.5", "x", "%", "", "1 %"])
+def test_max_rejects_that_makes_no_sense(value: str, box: Box) -> None:
+    box.write(ORDERS + "a.csv", A)
+    assert_refused(box.run(f"--max-rejects={value}"), "--max-rejects", exit_code=2)
+    assert not box.database.exists()
+
+
+def test_dry_run_changes_nothing(box: Box) -> None:
+    box.write(ORDERS + "a.csv", A)
+    assert {status for _, _, status in read_dry_run(box)} == {"new"}
+    assert list(box.database.parent.iterdir()) == [box.landing]
+    box.load()
+    before = box.database.read_bytes()
+    box.write(ORDERS + "a.csv", B)
+    box.write(ORDERS + "c.csv", C)
+    assert {status for _, _, status in read_dry_run(box)} == {"replaced", "new"}
+    assert box.database.read_bytes() == before
+
+
+def read_dry_run(box: Box) -> list[tuple[str, str, str]]:
+    result = box.run("--dry-run")
+    assert result.returncode == 0, result.stderr
+    lines = [line.split() for line in result.stdout.splitlines()[2:]]
+    return [(words[0], "", next(word for word in words if word.isalpha())) for words in lines]
+
+
+def test_full_refresh(box: Box) -> None:
+    box.write(ORDERS + "a.csv", A)
+    box.write(ORDERS + "b.csv", B)
+    box.load()
+    (before,) = box.query("select distinct _dlt_load_id from raw.acme_orders")
+    one = box.landing / ORDERS / "a.csv"
+    assert box.load("--full-refresh", one) == {ORDERS + "a.csv": ("1", "0", "reloaded")}
+    assert statuses(box, "--full-refresh") == {"a.csv": "reloaded", "b.csv": "reloaded"}
+    assert ids(box) == ["1", "2", "3"]
+    assert before not in box.query("select distinct _dlt_load_id from raw.acme_orders")
+    assert box.query("select count(*) from raw.landed_files") == [(2,)]
+
+
+def test_table_dropped_by_hand_is_loaded_again(box: Box) -> None:
+    """The registry does not speak for a table that is no longer there."""
+    box.write(ORDERS + "a.csv", A)
+    box.load()
+    with duckdb.connect(str(box.database)) as warehouse:
+        warehouse.execute("drop table raw.acme_orders; drop table raw.nycflights13_planes")
+    box.load()
+    assert ids(box) == ["1"]
+    assert box.query("select count(*) from raw.landed_files where is_current") == [(1,)]
+    assert box.query("select count(*) from raw.nycflights13_planes") == [(0,)]
+
+
+def test_only_some_paths(box: Box, tmp_path: Path) -> None:
+    """Paths are taken from the working directory, and links are followed."""
+    box.write(ORDERS + "a.csv", A)
+    box.write("acme/returns/b.csv", B)
+    result = box.run("orders", cwd=box.landing / "acme")
+    assert result.returncode == 0, result.stderr
+    assert list(closing_table(result.stdout)) == [ORDERS + "a.csv"]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "c.csv").write_text(C)
+    (box.landing / "acme" / "linked").symlink_to(elsewhere)
+    assert "acme/linked/c.csv" in box.load()
+    result = box.run("linked", cwd=box.landing / "acme")
+    assert list(closing_table(result.stdout)) == ["acme/linked/c.csv"]
+
+
+def test_odd_file_names(box: Box) -> None:
+    """What a name holds is never a pattern, a partition or a format."""
+    names = ["a[1].csv", "a1.csv", "*.csv", "year=2013/x y.CSV", "ü'\"{}.csv", "z.csv.gz.csv"]
+    for number, name in enumerate(names):
+        box.write(ORDERS + name, f"id,name\n{number},x\n")
+    box.write("README.md", "not data")
+    box.write(ORDERS + ".hidden.csv", A)
+    result = box.run()
+    assert result.returncode == 0, result.stderr
+    assert "README.md" in result.stderr
+    assert ids(box) == [str(number) for number in range(len(names))]
+    columns = [name for name, *_ in box.query("describe raw.acme_orders")]
+    assert columns == ["id", "name", "_file_id", "_row_number", "_dlt_load_id"]
