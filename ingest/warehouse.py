@@ -67,11 +67,24 @@ REJECTED_ROWS = {
 class Version:
     """One current file version in the registry: `raw.landed_files`."""
 
-    raw_table: str
+    source: str
+    table: str
     file_id: str
     name: str
     size: int
     modified_us: int
+    rows: int
+    rejected: int
+
+    @property
+    def folder(self) -> tuple[str, str]:
+        """The two folders that name the table: source and table."""
+        return self.source, self.table
+
+    @property
+    def raw_table(self) -> str:
+        """The table of the `raw` schema that holds its rows."""
+        return "_".join(self.folder)
 
 
 @dataclass(frozen=True)
@@ -90,24 +103,40 @@ class PreparedFile:
     replaces: tuple[Version, ...]
 
 
-def read_profile(target: str | None) -> dict[str, Any]:
-    """Return the connection settings that `profiles.yml` has for a target (default: its own).
+def database_path(target: str | None) -> Path:
+    """Return the database file that `profiles.yml` has for a target (default: its own).
 
-    Raises LoadError for a target that is not there, or not one that the loader can write to.
+    Raises LoadError where the file cannot be read, and for a target that is not there, or not one
+    that the loader can write to.
     """
     import jinja2
     import yaml
 
-    path = Path(os.environ.get("DBT_PROFILES_DIR", PROJECT)) / "profiles.yml"
-    template = jinja2.Template(path.read_text())
-    profile = yaml.safe_load(template.render(env_var=os.environ.get))["ontime"]
-    target = target or profile["target"]
-    outputs = profile["outputs"]
-    if target not in outputs:
-        raise LoadError(f"no target {target!r} in {path}: expected one of {', '.join(outputs)}")
-    if outputs[target]["type"] != "duckdb":
-        raise LoadError(f"the target {target!r} is not a DuckDB one: the loader cannot write to it")
-    return outputs[target]
+    path = Path(os.environ.get("DBT_PROFILES_DIR", PROJECT), "profiles.yml")
+
+    def env_var(name: str, default: str | None = None) -> str:
+        value = os.environ.get(name, default)
+        if value is None:
+            raise LoadError(f"{path} asks for the environment variable {name}: set it")
+        return value
+
+    def render(text: str) -> str:
+        return jinja2.Template(text, undefined=jinja2.StrictUndefined).render(env_var=env_var)
+
+    try:
+        profile = yaml.safe_load(path.read_text())["ontime"]
+        target = target or render(profile["target"])
+        outputs = profile["outputs"]
+        if target not in outputs:
+            raise LoadError(f"no target {target!r} in {path}: expected one of {', '.join(outputs)}")
+        if render(outputs[target]["type"]) != "duckdb":
+            raise LoadError(f"target {target!r} in {path} is not DuckDB: the loader knows no other")
+        return PROJECT / render(outputs[target]["path"])
+    except OSError as error:
+        raise LoadError(f"{path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, jinja2.TemplateError, ValueError, KeyError, TypeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise LoadError(f"{path} is not a dbt profile for ontime: {reason}") from error
 
 
 @contextmanager
@@ -117,7 +146,7 @@ def open_warehouse(target: str | None, *, read_only: bool = False) -> Iterator["
     With `read_only`, a warehouse that does not exist yet is an empty one. Raises LoadError where
     it is held open by another process, cannot be written to, or the disk is full.
     """
-    database = PROJECT / read_profile(target)["path"]
+    database = database_path(target)
     workspace = database.with_name(database.name + ".load")
     try:
         if read_only:
@@ -134,20 +163,24 @@ def open_warehouse(target: str | None, *, read_only: bool = False) -> Iterator["
         yield Warehouse(connection, workspace)
     except Exception as error:
         causes = list(_causes(error))
-        if any(isinstance(cause, KeyboardInterrupt | duckdb.InterruptException) for cause in causes):
+        if any(isinstance(each, KeyboardInterrupt | duckdb.InterruptException) for each in causes):
             raise KeyboardInterrupt from error
         for cause in causes:
-            if isinstance(cause, OSError | duckdb.IOException | duckdb.OutOfMemoryException):
-                reason = str(cause).splitlines()[0]
+            if isinstance(cause, OSError | duckdb.OperationalError | duckdb.FatalException):
+                is_full = "No space left on device" in str(cause)
+                reason = (
+                    f"the disk of {database} is full" if is_full else str(cause).splitlines()[0]
+                )
                 raise LoadError(
-                    f"{reason}: the files of the running batch were not loaded, those listed as"
-                    " loaded before it were; run again when it is mended"
+                    f"{reason}: nothing of the running batch was loaded, the files committed"
+                    " before it stay; run again when it is mended"
                 ) from error
         raise
     finally:
-        connection.close()
+        # In this order: once the connection is closed, the folder may be another load's.
         if not read_only:
             shutil.rmtree(workspace, ignore_errors=True)
+        connection.close()
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -158,14 +191,14 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _why_not_opened(database: Path, error: Exception) -> str:
-    holder = re.search(r"held in (\S+) \(PID (\d+)\)", str(error))
+    holder = re.search(r"held in (.*?)\W*PID (\d+)", str(error))
     if holder:
         program, pid = holder.groups()
         return (
-            f"{database} is held open by another process: {program}, pid {pid}."
+            f"{database} is held open by another process: {program or 'unknown'}, pid {pid}."
             " Close it there, then run this again"
         )
-    return f"{database} cannot be opened for writing: {str(error).splitlines()[0]}"
+    return f"{database} cannot be opened: {str(error).splitlines()[0]}"
 
 
 class Warehouse:
@@ -176,17 +209,21 @@ class Warehouse:
         self.workspace = workspace
 
     def current_versions(self) -> list[Version]:
-        """Return the registry's current file versions."""
-        if "landed_files" not in self._tables():
+        """Return the registry's current file versions, but for those whose table is gone."""
+        tables = self._tables()
+        if "landed_files" not in tables:
             return []
         rows = self.connection.execute(
             f"""
-            select source_name || '_' || table_name, file_id, path, bytes, epoch_us(modified_at)
+            select
+                source_name, table_name, file_id, path, bytes, epoch_us(modified_at),
+                rows_loaded, rows_rejected
             from {RAW}.landed_files
             where is_current
             """
         ).fetchall()
-        return [Version(*row) for row in rows]
+        versions = [Version(*row) for row in rows]
+        return [version for version in versions if version.raw_table in tables]
 
     def lacks_known_tables(self) -> bool:
         """Tell whether a known source's table, or the registry itself, is still to be made."""
@@ -199,7 +236,7 @@ class Warehouse:
             for version, (name, modified_us) in renamed.items():
                 connection.execute(
                     f"update {RAW}.landed_files set path = ?,"
-                    f" modified_at = cast(make_timestamp(?) as timestamp) at time zone 'UTC'"
+                    f" modified_at = make_timestamp(?) at time zone 'UTC'"
                     f" where is_current and {OF_VERSION}",
                     [name, modified_us, version.raw_table, version.file_id],
                 )
@@ -234,25 +271,28 @@ class Warehouse:
         jobs = pipeline.get_load_package_info(load_id).jobs["new_jobs"]
         with pipeline.destination_client() as client:
             client.initialize_storage()
-            client.update_stored_schema()
+            # By force: dlt else takes it that the tables that it once made are still there.
+            client.update_stored_schema(force=True)
             with client.sql_client.begin_transaction():
                 connection = client.sql_client.native_connection
                 for prepared in files:
                     for version in prepared.replaces:
                         _retire(connection, version)
                     # These bytes may have been here before, and been replaced since.
-                    connection.execute(
-                        f"delete from {RAW}.landed_files where {OF_VERSION}",
-                        [prepared.file.raw_table, prepared.scan.file_id],
-                    )
+                    for registry in ("landed_files", "rejected_rows"):
+                        connection.execute(
+                            f"delete from {RAW}.{registry} where {OF_VERSION}",
+                            [prepared.file.raw_table, prepared.scan.file_id],
+                        )
                 for job in jobs:
                     connection.execute(
-                        f"insert into {RAW}.{job.job_file_info.table_name} by name"
+                        f'insert into {RAW}."{job.job_file_info.table_name}" by name'
                         f" select *, ? as {LOAD_ID} from read_parquet(?)",
                         [load_id, job.file_path],
                     )
                 client.complete_load(load_id)
-        pipeline.drop_pending_packages()
+        # The next batch starts from an empty folder, and finds no package of this one.
+        shutil.rmtree(pipeline.pipelines_dir)
 
     def _source(self, files: list[PreparedFile]) -> Any:
         """Build the dlt source: one resource per raw table, its rows ready as Parquet files."""
@@ -368,6 +408,6 @@ def _transaction(
 def _retire(connection: duckdb.DuckDBPyConnection, version: Version) -> None:
     """Remove a version's rows, and note in the registry that it is no longer current."""
     key = [version.raw_table, version.file_id]
-    connection.execute(f"delete from {RAW}.{version.raw_table} where {FILE_ID} = ?", key[1:])
+    connection.execute(f'delete from {RAW}."{version.raw_table}" where {FILE_ID} = ?', key[1:])
     connection.execute(f"delete from {RAW}.rejected_rows where {OF_VERSION}", key)
     connection.execute(f"update {RAW}.landed_files set is_current = false where {OF_VERSION}", key)

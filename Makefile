@@ -1,0 +1,97 @@
+# `make help` lists the targets. Everything is made in this folder; nothing outside it is changed.
+
+PYTHON ?= python3
+UV     ?= uv
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+# A space in the warehouse's path would end its name here: it is escaped.
+WAREHOUSE := $(subst $() ,\ ,$(or $(ONTIME_DUCKDB_PATH),warehouse/ontime.duckdb))
+DBT_FILES := $(shell find dbt_project.yml profiles.yml models seeds macros tests ! -path 'tests/python*')
+
+.DEFAULT_GOAL := build
+.PHONY: build load test lint docs lock clean help FORCE
+
+build: $(WAREHOUSE).built ## Set up, load what is new, build what changed, show first answers (the default)
+	@$(BIN)/dbt --quiet run-operation first_answers
+
+load: $(WAREHOUSE) ## Set up and load what is new in the landing zone
+
+# The loader finds out what is new. Where nothing is, it leaves the warehouse's file untouched.
+# Precious: on Ctrl-C, make would delete the file that the loader was changing.
+.PRECIOUS: $(WAREHOUSE)
+$(WAREHOUSE): FORCE | $(VENV)/.runtime
+	$(BIN)/python ingest/load.py
+
+# Built anew after any change to the warehouse, a dbt file (folders: one came or went) or the
+# libraries. A build that fails leaves no stamp: the next `make` builds again.
+$(WAREHOUSE).built: $(WAREHOUSE) $(DBT_FILES) $(VENV)/.runtime
+	$(BIN)/dbt build
+	@touch "$@"
+
+test: $(VENV)/.test ## Set up with the test tools, run all tests (some of them: make test ARGS="-k name")
+	$(BIN)/python -m pytest $(ARGS)
+
+# The linter compiles the models and needs no data: a database in memory spares the real one.
+lint: $(VENV)/.test ## Check the style of Python and SQL
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	ONTIME_DUCKDB_PATH=:memory: $(BIN)/sqlfluff lint
+
+docs: $(WAREHOUSE).built ## Make the documentation site and serve it on this machine
+	$(BIN)/dbt docs generate
+	$(BIN)/dbt docs serve
+
+# The stamps go first and are written last, and a set-up starts from an empty folder: one that was
+# interrupted is done again, and what a changed lock no longer names is gone. Compiling saves a
+# second at each start, also where PYTHONDONTWRITEBYTECODE is set.
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --compile \
+	--no-deps --require-hashes --use-pep517
+
+$(VENV)/.runtime: requirements.lock requirements-test.lock
+	@$(check_python)
+	@rm -f $@
+	@echo "Setting up $(VENV) from requirements.lock: about a minute"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(PIP_INSTALL) -r requirements.lock
+	@echo "$(PYTHON)" > $(VENV)/.python
+	@touch $@
+
+# While the tools are added, the first stamp is away: an interrupted set-up is done from the start.
+$(VENV)/.test: $(VENV)/.runtime
+	@echo "Adding the test tools from requirements-test.lock"
+	@mv $(VENV)/.runtime $(VENV)/.adding
+	@$(PIP_INSTALL) -r requirements-test.lock
+	@mv $(VENV)/.adding $(VENV)/.runtime
+	@touch $@
+
+# A PYTHON that the caller names, other than the one that .venv was made with, makes it anew.
+ifneq ($(origin PYTHON),file)
+ifneq ($(PYTHON),$(file <$(VENV)/.python))
+.PHONY: $(VENV)/.runtime
+endif
+endif
+
+define check_python
+command -v "$(PYTHON)" > /dev/null || { \
+    echo "There is no $(PYTHON): install Python 3.11, 3.12 or 3.13, or name it: make PYTHON=/path/to/python" >&2; exit 1; }; \
+"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+    echo "ontime needs Python 3.11, 3.12 or 3.13 and $(PYTHON) is $$("$(PYTHON)" --version 2>&1): name another, such as make PYTHON=python3.12" >&2; exit 1; }; \
+"$(PYTHON)" -c 'import ensurepip, venv' 2> /dev/null || { \
+    echo "$(PYTHON) cannot make virtual environments: on Debian and Ubuntu, apt install python3-venv" >&2; exit 1; }
+endef
+
+# The test lock comes first and bounds the runtime lock, so that both hold the same versions.
+UV_COMPILE = $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
+	--generate-hashes --no-annotate --custom-compile-command "make lock" pyproject.toml
+
+lock: ## Write the lock files anew from pyproject.toml, with the newest versions it allows (needs uv)
+	$(UV_COMPILE) --extra test --extra lint --output-file requirements-test.lock
+	$(UV_COMPILE) --constraint requirements-test.lock --output-file requirements.lock
+
+clean: ## Remove what can be made again; landing/ and warehouse/ stay
+	rm -rf $(VENV) target logs *.egg-info .pytest_cache .ruff_cache
+	find ingest tests -name __pycache__ -prune -exec rm -rf {} +
+
+help: ## Show this list
+	@sed -nE 's/^([a-z]+):.*## /\1\t/p' Makefile | awk -F '\t' '{ printf "  make %-6s %s\n", $$1, $$2 }'

@@ -1,0 +1,248 @@
+"""What the byte scan and the two readers make of a file, well-formed or not."""
+
+import csv
+import io
+import random
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from ingest.errors import FileRefused
+from ingest.read import Reject, column_names, read_file
+from ingest.scan import Scan, scan_file
+
+Row = tuple[str | None, ...]
+
+
+def read(
+    folder: Path, content: bytes, max_rejects: int = 1_000_000
+) -> tuple[Scan, list[Row], list[Reject], list[int]]:
+    """Scan and read a file: what the scan says, the rows, the rejects, the row numbers."""
+    path = folder / "file.csv"
+    path.write_bytes(content)
+    scan = scan_file(path)
+    names = column_names(scan.header)
+    parquet = folder / "file.parquet"
+    reading = read_file(path, scan, names, parquet, max_rejects, lambda records: None)
+    table = pq.read_table(parquet)
+    assert table.column_names == [*names, "_file_id", "_row_number"]
+    assert table.num_rows == reading.rows
+    assert set(table["_file_id"].to_pylist()) <= {scan.file_id}
+    rows = list(zip(*(table[name].to_pylist() for name in names), strict=True))
+    return scan, rows, reading.rejects, table["_row_number"].to_pylist()
+
+
+OPEN = "a quote is opened and not closed"
+# What the file holds, the rows that come of it, and the rejects as (line, reason, text).
+FILES = {
+    "plain": (b"a,b\n1,2\n", [("1", "2")], []),
+    "byte order mark": (b"\xef\xbb\xbfa,b\n1,2\n", [("1", "2")], []),
+    "CRLF": (b"a,b\r\n1,2\r\n3,4\r\n", [("1", "2"), ("3", "4")], []),
+    "CR": (b"a,b\r1,2\r3,4\r", [("1", "2"), ("3", "4")], []),
+    "mixed line ends": (b"a,b\n1,2\r\n3,4\n", [("1", "2"), ("3", "4")], []),
+    "no final line end": (b"a,b\n1,2\n3,4", [("1", "2"), ("3", "4")], []),
+    "no final line end, CR": (b"a,b\r1,2\r3,4", [("1", "2"), ("3", "4")], []),
+    "quoted line end": (b'a,b\n1,"x\ny"\n3,4\n', [("1", "x\ny"), ("3", "4")], []),
+    "quoted CRLF": (b'a,b\r\n1,"x\r\ny"\r\n', [("1", "x\r\ny")], []),
+    "quoted CR in LF": (b'a,b\n1,"x\ry"\n', [("1", "x\ry")], []),
+    "quoted blank line": (b'a,b\n1,"x\n\ny"\n', [("1", "x\n\ny")], []),
+    "quoted delimiter": (b'a,b\n"1,1",2\n', [("1,1", "2")], []),
+    "doubled quotes": (b'a,b\n"""x""","y""z"\n', [('"x"', 'y"z')], []),
+    "doubled quote at a line end": (b'a,b\n1,"x""\n""y"\n', [("1", 'x"\n"y')], []),
+    "nothing, quoted nothing, NA": (
+        b'a,b,c\n,"",NA\nNULL,"NA",\n',
+        [(None, "", "NA"), ("NULL", "NA", None)],
+        [],
+    ),
+    "leading zeros": (b"a,b\n0005,1.50\n", [("0005", "1.50")], []),
+    "spaces": (b"a,b\n 1 ,  \n", [(" 1 ", "  ")], []),
+    "space before a quote": (b'a,b\n1, "2"\n', [("1", ' "2"')], []),
+    "space before a quote, header and all": (b'a, b\n1, "2"\n', [("1", ' "2"')], []),
+    "space after a quote": (
+        b'a,b\n"1" ,2\n3,4\n',
+        [("3", "4")],
+        [(2, "field 1: text after the closing quote", '"1" ,2')],
+    ),
+    "quotes inside bare text": (b'a,b\n5" x 3",1\nx"y",2\n', [('5" x 3"', "1"), ('x"y"', "2")], []),
+    "number sign first": (b"a,b\n#1,2\n", [("#1", "2")], []),
+    "number sign first in the header": (b"#a,b\n1,2\n", [("1", "2")], []),
+    "backslashes": (b'a,b\n\\,"\\"\n', [("\\", "\\")], []),
+    "semicolons": (b"a;b\n1,5;2\n", [("1,5", "2")], []),
+    "tabs": (b"a\tb\n1,5\t2\n", [("1,5", "2")], []),
+    "pipes": (b"a|b\n1,5|2\n", [("1,5", "2")], []),
+    "other delimiter in a quoted name": (b'"a,b,c";d\n1;2\n', [("1", "2")], []),
+    "header over two lines": (b'"a\nb",c\n1,2\n', [("1", "2")], []),
+    "header only": (b"a,b\n", [], []),
+    "header only, no line end": (b"a,b", [], []),
+    "blank lines": (b"a,b\n\n1,2\n\n\n3,4\n\n", [("1", "2"), ("3", "4")], []),
+    "blank lines in one column": (b'a\n1\n\n""\n', [("1",), (None,), ("",)], []),
+    "text beyond ASCII": ("a,b\nZürich,東京\n".encode(), [("Zürich", "東京")], []),
+    "stray quote": (
+        b'a,b\n1,"x\n2,y\n3,z\n',
+        [("2", "y"), ("3", "z")],
+        [(2, OPEN, '1,"x')],
+    ),
+    "stray quote on the last line": (b'a,b\n1,x\n2,"y\n', [("1", "x")], [(3, OPEN, '2,"y')]),
+    "stray quote alone": (b'a,b\n1,"x\n', [], [(2, OPEN, '1,"x')]),
+    "stray quote after bare quotes that make the count even": (
+        b'a,b\n1,x"\n2,"y\n',
+        [("1", 'x"')],
+        [(3, OPEN, '2,"y')],
+    ),
+    "two stray quotes": (
+        b'a,b\n1,"x\n2,y\n3,"z\n4,w\n',
+        [("2", "y"), ("4", "w")],
+        [(2, OPEN, '1,"x'), (4, OPEN, '3,"z')],
+    ),
+    "too few fields": (b"a,b\n1\n2,3\n", [("2", "3")], [(2, "1 fields found, 2 expected", "1")]),
+    "too many fields": (
+        b"a,b\n1,2,3\n4,5\n",
+        [("4", "5")],
+        [(2, "3 fields found, 2 expected", "1,2,3")],
+    ),
+    "too many fields, the last one empty": (
+        b"a,b\n1,2,\n4,5\n",
+        [("4", "5")],
+        [(2, "3 fields found, 2 expected", "1,2,")],
+    ),
+    "too many fields over two lines": (
+        b'a,b\n1,"x\ny",2\n4,5\n',
+        [("4", "5")],
+        [(2, "3 fields found, 2 expected", '1,"x\ny",2')],
+    ),
+    "a byte that is not UTF-8": (
+        b"a,b\n1,\xe9\n2,x\n",
+        [("2", "x")],
+        [(2, "byte 0xe9 is not valid UTF-8", "1,\\xe9")],
+    ),
+    "half of a surrogate pair": (
+        b"a,b\n1,\xed\xa0\x80\n2,x\n",
+        [("2", "x")],
+        [(2, "byte 0xed is not valid UTF-8", "1,\\xed\\xa0\\x80")],
+    ),
+    "NUL": (b"a,b\n1,\0\n2,x\n", [("2", "x")], [(2, "a NUL byte", "1,\\x00")]),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_file(name: str, tmp_path: Path) -> None:
+    content, expected, rejected = FILES[name]
+    _, rows, rejects, _ = read(tmp_path, content)
+    assert rows == expected
+    assert [(each.line, each.reason, each.raw_text) for each in rejects] == rejected
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty"),
+        (b"\xef\xbb\xbf", "blank line"),
+        (b"\na,b\n1,2\n", "blank line"),
+        ("a,b\n1,2\n".encode("utf-16"), "UTF-16"),
+        ("a,b\n1,2\n".encode("utf-16-le"), "not valid UTF-8"),
+        (b"gr\xf6\xdfe,b\n1,2\n", "not valid UTF-8"),
+        (b"\x1f\x8b\x08\0", "gzip"),
+        (b"PK\x03\x04", "zip"),
+        (b"PAR1", "Parquet"),
+        (b'"a,b\n1,2\n', "line 1"),
+        (b'"a"b,c\n1,2\n', "line 1"),
+        (b"a" * 2_000_000, "line 1"),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_refused(content: bytes, message: str, tmp_path: Path) -> None:
+    with pytest.raises(FileRefused, match=message):
+        read(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("header", "names"),
+    [
+        (("Flight Date", "TailNum", "arr-delay"), ["flight_date", "tail_num", "arr_delay"]),
+        (("", " ", "a"), ["column_1", "column_2", "a"]),
+        (("a", "A", "a", "a_2"), ["a", "a_2", "a_3", "a_2_2"]),
+        (
+            ("_file_id", "_row_number", "_dlt_load_id"),
+            ["_file_id_2", "_row_number_2", "_dlt_load_id_2"],
+        ),
+        (("2nd", "order", "Größe"), ["_2nd", "order", "grou00dfe"]),
+    ],
+)
+def test_column_names(header: tuple[str, ...], names: list[str]) -> None:
+    assert column_names(header) == names
+
+
+def test_column_names_beyond_ascii_do_not_fall_together() -> None:
+    """Columns go by name: were both called `x`, files with another order would mix them up."""
+    one, other = column_names(("日付", "東京")), column_names(("東京", "日付"))
+    assert one == other[::-1]
+
+
+def test_column_names_are_what_dlt_keeps() -> None:
+    """dlt changes nothing more in a name, so that rows find their columns."""
+    from dlt.common.normalizers.naming.snake_case import NamingConvention
+
+    rng = random.Random(20)
+    naming = NamingConvention()
+    for _ in range(300):
+        letters = "aZ9_ -.%é日+()\n\"'"
+        header = tuple("".join(rng.choices(letters, k=rng.randint(0, 8))) for _ in range(8))
+        names = column_names(header)
+        assert len(set(names)) == len(header)
+        assert [naming.normalize_identifier(name) for name in names] == names
+
+
+def test_row_numbers_count_every_record(tmp_path: Path) -> None:
+    _, rows, rejects, numbers = read(tmp_path, b"a,b\n1,x\n\n2\n3,x\n")
+    assert (rows, numbers) == ([("1", "x"), ("3", "x")], [1, 3])
+    assert [reject.line for reject in rejects] == [4]
+
+
+def test_field_of_five_megabytes(tmp_path: Path) -> None:
+    long = "x" * 5_000_000
+    assert read(tmp_path, f"a,b\n1,{long}\n2,y\n".encode())[1] == [("1", long), ("2", "y")]
+    lines = "x\n" * 2_500_000
+    assert read(tmp_path, f'a,b\n1,"{lines}"\n2,y\n'.encode())[1] == [("1", lines), ("2", "y")]
+
+
+def test_stray_quote_before_many_quoted_fields(tmp_path: Path) -> None:
+    """It costs its line and no more than a moment, whatever the lines that follow look like."""
+    lines = [b'1,"x', *[b'"",y'] * 60_000]
+    started = time.perf_counter()
+    _, rows, rejects, _ = read(tmp_path, b"a,b\n" + b"\n".join(lines) + b"\n")
+    assert (len(rows), len(rejects)) == (60_000, 1)
+    assert time.perf_counter() - started < 10
+
+
+def test_too_many_rejects(tmp_path: Path) -> None:
+    content = b"a,b\n1\n2\n3,4\n"
+    assert len(read(tmp_path, content, max_rejects=2)[2]) == 2
+    with pytest.raises(FileRefused, match="line 3: 1 fields found, 2 expected; more than 1"):
+        read(tmp_path, content, max_rejects=1)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_tables_come_back_equal(seed: int, tmp_path: Path) -> None:
+    """Tables that Python's csv writes in some dialect are read back cell by cell."""
+    rng = random.Random(seed)
+    quoting = rng.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])
+    delimiter, line_end = rng.choice(",;\t|"), rng.choice(["\n", "\r\n", "\r"])
+    pieces = ["x", "ü", "東", " ", ",", ";", "\t", "|", '"', '""', "'", "\\", "#", "0", "NA", "-"]
+    # A lone CR as line end and LF in the text (or the other way) is what no reader can tell.
+    pieces += [line_end] if rng.random() < 0.7 else []
+    width = rng.randint(2, 6)
+    header = [f"column_{number}" for number in range(1, width + 1)]
+    table = [
+        tuple("".join(rng.choices(pieces, k=rng.choice([0, 1, 1, 3, 9]))) for _ in header)
+        for _ in range(rng.choice([1, 50, 3000]))
+    ]
+    text = io.StringIO(newline="")
+    options = {"quoting": quoting, "delimiter": delimiter, "lineterminator": line_end}
+    csv.writer(text, **options).writerows([header, *table])
+    content = text.getvalue().encode("utf-8-sig" if rng.random() < 0.3 else "utf-8")
+    _, rows, rejects, numbers = read(tmp_path, content)
+    assert rejects == []
+    assert [tuple(cell or "" for cell in row) for row in rows] == table
+    assert numbers == list(range(1, len(table) + 1))
