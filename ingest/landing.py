@@ -20,15 +20,9 @@ ARRIVING = f".{SAMPLE}.arriving-"
 
 
 @dataclass(frozen=True)
-class LandedFile:
-    """One CSV file in the landing zone.
+class InTable:
+    """What belongs to one raw table: the one of the landing zone's folder <source>/<table>."""
 
-    `path` is where it lies, `name` the same relative to the landing zone with forward slashes:
-    the name by which the registry knows the file.
-    """
-
-    path: Path
-    name: str
     source: str
     table: str
 
@@ -39,8 +33,20 @@ class LandedFile:
 
     @property
     def raw_table(self) -> str:
-        """The table of the `raw` schema that takes this file's rows."""
+        """The name of the table in the `raw` schema."""
         return "_".join(self.folder)
+
+
+@dataclass(frozen=True)
+class LandedFile(InTable):
+    """One CSV file in the landing zone.
+
+    `path` is where it lies, `name` the same relative to the landing zone with forward slashes:
+    the name by which the registry knows the file.
+    """
+
+    path: Path
+    name: str
 
 
 def is_new(landing: Path) -> bool:
@@ -113,7 +119,7 @@ def find_files(landing: Path, paths: tuple[Path, ...] = ()) -> tuple[list[Landed
         if len(parts) < 3 or path.suffix.lower() != ".csv":
             others.append(path)
         else:
-            files.append(LandedFile(path, "/".join(parts), parts[0], parts[1]))
+            files.append(LandedFile(parts[0], parts[1], path, "/".join(parts)))
     _check_names(files)
     if not files:
         hint = f" ({len(others)} other files there, such as {others[0]})" if others else ""

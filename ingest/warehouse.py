@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ingest.errors import LoadError
-from ingest.landing import LandedFile
+from ingest.landing import InTable, LandedFile
 from ingest.read import FILE_ID, LOAD_ID, ROW_NUMBER, Reject, column_names
 from ingest.scan import Scan
 
@@ -64,27 +64,15 @@ REJECTED_ROWS = {
 
 
 @dataclass(frozen=True)
-class Version:
+class Version(InTable):
     """One current file version in the registry: `raw.landed_files`."""
 
-    source: str
-    table: str
     file_id: str
     name: str
     size: int
     modified_us: int
     rows: int
     rejected: int
-
-    @property
-    def folder(self) -> tuple[str, str]:
-        """The two folders that name the table: source and table."""
-        return self.source, self.table
-
-    @property
-    def raw_table(self) -> str:
-        """The table of the `raw` schema that holds its rows."""
-        return "_".join(self.folder)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,9 @@ COUNT = "select count(*) from raw."
 def environment(database: Path | str, **extra: str) -> dict[str, str]:
     """The environment of a command: nothing of the project's but where the warehouse is."""
     own = {
-        name: value for name, value in os.environ.items() if not name.startswith(("ONTIME_", "DBT_"))
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("ONTIME_", "DBT_"))
     }
     return own | {"ONTIME_DUCKDB_PATH": str(database)} | extra
 
@@ -104,7 +106,7 @@ class Box:
         """Return the number of rows of each table of the schema `raw`, dlt's own left out."""
         names = self.query(
             "select table_name from duckdb_tables()"
-            " where schema_name = 'raw' and table_name not like '\\_dlt%' escape '\\'"
+            " where schema_name = 'raw' and not starts_with(table_name, '_dlt')"
         )
         return {name: self.query(COUNT + name)[0][0] for (name,) in names}
 
@@ -122,7 +124,8 @@ class Box:
         assert all(file[5:] == (True, True) for file in files)
         for table in {file[0] for file in files}:
             held = self.query(
-                f"select _file_id, count(*), count(distinct _row_number) from raw.{table} group by 1"
+                "select _file_id, count(*), count(distinct _row_number)"
+                f" from raw.{table} group by 1"
             )
             assert all(rows == numbers for _, rows, numbers in held)
             assert {file: rows for file, rows, _ in held} == {

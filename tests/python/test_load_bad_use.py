@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import duckdb
 import pytest
 
 from .conftest import LOADER, PROJECT, Box, closing_table, environment, run_load
@@ -81,7 +80,9 @@ def test_path_that_cannot_be_meant(box: Box, path: str) -> None:
     assert not box.database.exists()
 
 
-@pytest.mark.parametrize("folder", ["acme/Orders", "acme/2013", "acme/on-time", "acme/a__b", "a_/b"])
+@pytest.mark.parametrize(
+    "folder", ["acme/Orders", "acme/2013", "acme/on-time", "acme/a__b", "a_/b"]
+)
 def test_folder_that_cannot_name_a_table(box: Box, folder: str) -> None:
     box.write(f"{folder}/orders.csv", "a\n1\n")
     assert "cannot name a table" in refusal(box.run())

@@ -34,9 +34,9 @@ def test_help_shows_its_examples(tmp_path: Path) -> None:
         env=environment(tmp_path / "none"),
     )
     assert result.returncode == 0
-    lines = [line.split() for line in result.stdout.splitlines()]
-    assert "python ingest/load.py what is new or changed in landing/".split() in lines
-    assert "python ingest/load.py --dry-run say what would be loaded, load nothing".split() in lines
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert "python ingest/load.py what is new or changed in landing/" in lines
+    assert "python ingest/load.py --dry-run say what would be loaded, load nothing" in lines
 
 
 def test_same_bytes_written_again(box: Box) -> None:
