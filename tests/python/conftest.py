@@ -11,11 +11,9 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from ingest.landing import put_sample
+
 PROJECT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(PROJECT))
-
-from ingest.landing import put_sample  # noqa: E402 - found through the line above
-
 LOADER = (sys.executable, PROJECT / "ingest" / "load.py")
 COUNT = "select count(*) from raw."
 

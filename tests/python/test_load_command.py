@@ -1,6 +1,7 @@
 """The load command as it is called: from anywhere, in every spelling, with names that move."""
 
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,27 @@ def test_help_shows_its_examples(tmp_path: Path) -> None:
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert "python ingest/load.py what is new or changed in landing/" in lines
     assert "python ingest/load.py --dry-run say what would be loaded, load nothing" in lines
+
+
+def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(box: Box) -> None:
+    box.write("acme/orders/a.csv", "a\n1\n")
+    terminal, end = pty.openpty()
+    subprocess.run(
+        [*map(str, LOADER), "--landing", str(box.landing)],
+        env=environment(box.database, TERM="xterm"),
+        stdout=subprocess.DEVNULL,
+        stderr=end,
+        check=True,
+    )
+    os.close(end)
+    shown = os.read(terminal, 1 << 16).decode()
+    os.close(terminal)
+    assert "loading" in shown
+    assert "100%" in shown
+    assert "\nloaded" not in shown
+    box.write("acme/orders/b.csv", "a\n2\n")
+    lines = box.run().stderr.splitlines()
+    assert lines == ["loaded acme/orders/b.csv: 1 rows"]
 
 
 def test_same_bytes_written_again(box: Box) -> None:
