@@ -51,10 +51,9 @@ class LandedFile(InTable):
 
 def is_new(landing: Path) -> bool:
     """Tell whether nothing was put into `landing` yet, a sample cut short aside."""
-    if not landing.exists():
-        return True
-    entries = list(landing.iterdir()) if landing.is_dir() else []
-    return bool(entries) and all(entry.name.startswith(ARRIVING) for entry in entries)
+    if not landing.is_dir():
+        return not landing.exists()
+    return all(entry.name.startswith(ARRIVING) for entry in landing.iterdir())
 
 
 def put_sample(landing: Path) -> None:
@@ -158,7 +157,13 @@ def _walk(root: Path) -> Iterator[Path]:
         yield root
         return
     for folder, subfolders, names in os.walk(root, onerror=fail, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        # A link to a folder above leads back here: its files are listed already.
+        here = Path(folder).resolve()
+        subfolders[:] = [
+            name
+            for name in subfolders
+            if not name.startswith(".") and not here.is_relative_to(Path(folder, name).resolve())
+        ]
         yield from (Path(folder, name) for name in names)
 
 

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -47,7 +48,7 @@ INTERRUPTED = 130
 class MaxRejects:
     """How many broken records a file may have before it is refused whole."""
 
-    number: float
+    number: Decimal
     is_percent: bool
 
     def of(self, records: int) -> int:
@@ -65,7 +66,7 @@ class MaxRejectsType(click.ParamType):
         match = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", str(value))
         if not match or (not match[2] and "." in match[1]):
             self.fail(f"{value!r}: expected a number of records or a percentage, such as 20 or 1%")
-        return MaxRejects(float(match[1]), bool(match[2]))
+        return MaxRejects(Decimal(match[1]), bool(match[2]))
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,7 @@ def _read_header(
         raise FileRefused(f"line 1: the header cannot be read as CSV: {error}") from None
     if reader.line_num == len(lines) and not is_whole:
         raise FileRefused(f"line 1: the header does not end within {CHUNK_BYTES:,} bytes")
-    if not any(header):
+    if not header:
         raise FileRefused("line 1: found a blank line, expected the column names")
     if any(character == "\0" or "\udc80" <= character <= "\udcff" for character in "".join(header)):
         raise FileRefused("line 1: the header is not valid UTF-8 text: save the file as UTF-8")

@@ -195,6 +195,8 @@ class Warehouse:
     def __init__(self, connection: duckdb.DuckDBPyConnection, workspace: Path):
         self.connection = connection
         self.workspace = workspace
+        # Versions whose table somebody dropped: current in the registry, and nowhere else.
+        self.lost: list[Version] = []
 
     def current_versions(self) -> list[Version]:
         """Return the registry's current file versions, but for those whose table is gone."""
@@ -211,6 +213,7 @@ class Warehouse:
             """
         ).fetchall()
         versions = [Version(*row) for row in rows]
+        self.lost = [version for version in versions if version.raw_table not in tables]
         return [version for version in versions if version.raw_table in tables]
 
     def lacks_known_tables(self) -> bool:
@@ -263,6 +266,8 @@ class Warehouse:
             client.update_stored_schema(force=True)
             with client.sql_client.begin_transaction():
                 connection = client.sql_client.native_connection
+                for version in self.lost:
+                    _note_retired(connection, version)
                 for prepared in files:
                     for version in prepared.replaces:
                         _retire(connection, version)
@@ -279,6 +284,7 @@ class Warehouse:
                         [load_id, job.file_path],
                     )
                 client.complete_load(load_id)
+        self.lost = []
         # The next batch starts from an empty folder, and finds no package of this one.
         shutil.rmtree(pipeline.pipelines_dir)
 
@@ -395,7 +401,13 @@ def _transaction(
 
 def _retire(connection: duckdb.DuckDBPyConnection, version: Version) -> None:
     """Remove a version's rows, and note in the registry that it is no longer current."""
+    connection.execute(
+        f'delete from {RAW}."{version.raw_table}" where {FILE_ID} = ?', [version.file_id]
+    )
+    _note_retired(connection, version)
+
+
+def _note_retired(connection: duckdb.DuckDBPyConnection, version: Version) -> None:
     key = [version.raw_table, version.file_id]
-    connection.execute(f'delete from {RAW}."{version.raw_table}" where {FILE_ID} = ?', key[1:])
     connection.execute(f"delete from {RAW}.rejected_rows where {OF_VERSION}", key)
     connection.execute(f"update {RAW}.landed_files set is_current = false where {OF_VERSION}", key)

@@ -8,7 +8,10 @@
 
 {% macro date_from_parts_or_null(year, month, day) -%}
     {{ cast_or_null(
-        dbt.concat([year, "'-'", "lpad(" ~ month ~ ", 2, '0')", "'-'", "lpad(" ~ day ~ ", 2, '0')"]),
-        'date'
+        dbt.concat([year, "'-'", two_digits(month), "'-'", two_digits(day)]), 'date'
     ) }}
+{%- endmacro %}
+
+{% macro two_digits(column) -%}
+    case when length({{ column }}) = 1 then '0' || {{ column }} else {{ column }} end
 {%- endmacro %}

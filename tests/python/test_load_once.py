@@ -274,6 +274,28 @@ def test_table_dropped_by_hand_is_loaded_again(box: Box) -> None:
     assert box.query("select count(*) from raw.nycflights13_planes") == [(0,)]
 
 
+def test_table_dropped_by_hand_and_files_changed(box: Box) -> None:
+    """What was in a dropped table is current no more, unless its file is loaded again."""
+    box.write(ORDERS + "a.csv", A)
+    gone = box.write(ORDERS + "b.csv", B)
+    box.load()
+    with duckdb.connect(str(box.database)) as warehouse:
+        warehouse.execute("drop table raw.acme_orders")
+    box.write(ORDERS + "a.csv", C)
+    gone.unlink()
+    box.load()
+    assert box.query(CURRENT) == [(ORDERS + "a.csv", 1)]
+    assert ids(box) == ["4"]
+    box.check_registry()
+
+
+def test_link_to_a_folder_above_is_not_followed(box: Box) -> None:
+    """A loop of links ends, and every file is listed once."""
+    box.write(ORDERS + "a.csv", A)
+    (box.landing / "acme" / "orders" / "loop").symlink_to(box.landing / "acme")
+    assert box.load() == {ORDERS + "a.csv": ("1", "0", "new")}
+
+
 def test_only_some_paths(box: Box, tmp_path: Path) -> None:
     """Paths are taken from the working directory, and links are followed."""
     box.write(ORDERS + "a.csv", A)

@@ -1,4 +1,4 @@
--- Every correction names the value that the delivered file holds: one that no longer does is stale.
+-- A correction names the value that was delivered: one of a record that now has another is stale.
 with known_corrections as (
 
     select * from {{ ref('known_corrections') }}
@@ -39,12 +39,6 @@ delivered as (
     {{ "union all" if not loop.last }}
     {%- endfor %}
 
-),
-
-entities as (
-
-    select distinct entity from delivered
-
 )
 
 select
@@ -52,8 +46,7 @@ select
     delivered.delivered_value
 
 from known_corrections
-inner join entities on known_corrections.entity = entities.entity
-left join
+inner join
     delivered
     on
         known_corrections.entity = delivered.entity

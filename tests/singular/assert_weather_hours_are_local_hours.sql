@@ -13,5 +13,7 @@ inner join
         and staged.raw_row_number = observations.raw_row_number
 where
     observations.observed_at_local is null
+    or staged.observation_date_local is null
+    or staged.observation_hour_local is null
     or staged.observation_date_local <> observations.observation_date_local
     or staged.observation_hour_local <> extract(hour from observations.observed_at_local)

@@ -1,0 +1,7 @@
+{% macro timestamp_text(timestamp) %}
+    {{- return(adapter.dispatch('timestamp_text', 'ontime')(timestamp)) -}}
+{% endmacro %}
+
+{% macro duckdb__timestamp_text(timestamp) -%}
+    strftime({{ timestamp }}, '%Y-%m-%d %H:%M:%S')
+{%- endmacro %}
