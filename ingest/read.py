@@ -163,8 +163,8 @@ def _read_record_by_record(
                 reading.rejects.append(record)
                 if len(reading.rejects) > max_rejects:
                     raise FileRefused(
-                        f"line {record.line}: {record.reason}; more than {max_rejects} broken"
-                        " records: mend the file, or allow more with --max-rejects"
+                        f"line {record.line}: {record.reason}; that is more broken records than"
+                        f" the {max_rejects} allowed: mend the file, or set --max-rejects"
                     )
             else:
                 batch.append([*record, scan.file_id, number])

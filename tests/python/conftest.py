@@ -46,12 +46,14 @@ def run_load(
     )
 
 
-def run_dbt(*args: object, database: Path) -> subprocess.CompletedProcess[str]:
+def run_dbt(
+    *args: object, database: Path, project: Path = PROJECT
+) -> subprocess.CompletedProcess[str]:
     """Run `dbt` on the project; what it writes goes to `target` beside the warehouse."""
     target = database.parent / "target"
     return subprocess.run(
         [Path(sys.executable).with_name("dbt"), "--no-use-colors", *map(str, args)],
-        cwd=PROJECT,
+        cwd=project,
         env=environment(database, DBT_TARGET_PATH=str(target), DBT_LOG_PATH=str(target)),
         capture_output=True,
         text=True,

@@ -1,0 +1,49 @@
+"""What the guides in docs/ tell the reader to write and to run does work."""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import duckdb
+
+from .conftest import PROJECT, Box, run_dbt
+
+
+def test_a_source_of_ones_own(box: Box, tmp_path: Path) -> None:
+    """The example of docs/modelling.md, copied into a project, loads, builds and passes."""
+    project = tmp_path / "project"
+    project.mkdir()
+    for name in ("dbt_project.yml", "profiles.yml", "ingest", "macros", "models", "seeds", "tests"):
+        source = PROJECT / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, project / name)
+    guide = (PROJECT / "docs" / "modelling.md").read_text()
+    blocks = re.findall(r"^   ```\w+\n(.*?)^   ```", guide, re.DOTALL | re.MULTILINE)
+    header, sources, view, models = map(dedent, blocks)
+    with (project / "ingest" / "sources.toml").open("a") as stream:
+        stream.write(header)
+    folder = project / "models" / "staging" / "acme"
+    folder.mkdir()
+    (folder / "_acme__sources.yml").write_text(sources)
+    (folder / "stg_acme__orders.sql").write_text(view)
+    (folder / "_acme__models.yml").write_text(models)
+    box.write("acme/orders/2024-01.csv", "order_id,Amount,ordered_on\n0001,9.5,2024-01-31\n")
+    box.load(command=(sys.executable, project / "ingest" / "load.py"))
+    result = run_dbt("build", "--select", "source:acme+", database=box.database, project=project)
+    assert result.returncode == 0, result.stdout
+    (row,) = box.query(
+        "select order_id, amount_usd, cast(order_date as text), raw_row_number"
+        " from staging.stg_acme__orders"
+    )
+    assert row == ("0001", 9.5, "2024-01-31", 1)
+
+
+def test_queries_of_the_operators_guide(built: Path) -> None:
+    """Every query of docs/operations.md runs as it stands."""
+    guide = (PROJECT / "docs" / "operations.md").read_text()
+    queries = re.findall(r"```sql\n(.*?)```", guide, re.DOTALL)
+    assert len(queries) == 3
+    with duckdb.connect(str(built), read_only=True) as warehouse:
+        for query in queries:
+            warehouse.sql(f"select * from ({query}) limit 1").fetchall()
