@@ -219,7 +219,7 @@ def test_stray_quote_before_many_quoted_fields(tmp_path: Path) -> None:
 def test_too_many_rejects(tmp_path: Path) -> None:
     content = b"a,b\n1\n2\n3,4\n"
     assert len(read(tmp_path, content, max_rejects=2)[2]) == 2
-    with pytest.raises(FileRefused, match="line 3: 1 fields found, 2 expected; more than 1"):
+    with pytest.raises(FileRefused, match=r"line 3: 1 fields found, 2 expected; .* the 1 allowed"):
         read(tmp_path, content, max_rejects=1)
 
 
