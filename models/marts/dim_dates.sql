@@ -28,7 +28,7 @@ numbered as (
             mod({{ dbt.datediff("cast('1900-01-01' as date)", 'date_day', 'day') }}, 7) + 1
             as integer
         ) as iso_day_of_week,
-        cast({{ dbt.date_trunc('month', 'date_day') }} as date) as flight_month
+        cast({{ dbt.date_trunc('month', 'date_day') }} as date) as month_start_date
 
     from dated
 
@@ -59,7 +59,7 @@ named as (
         day_of_month,
         iso_day_of_week,
         iso_day_of_week >= 6 as is_weekend,
-        flight_month
+        month_start_date
 
     from numbered
 
