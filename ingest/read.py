@@ -6,9 +6,9 @@ that a broken record costs itself and not its neighbours.
 """
 
 import re
-import unicodedata
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -19,13 +19,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ingest.columns import FILE_ID, ROW_NUMBER
 from ingest.errors import FileRefused
-from ingest.scan import UTF8_BOM, Scan
+from ingest.scan import Scan
+from ingest.unpack import UTF8_BOM
 
 BATCH_ROWS = 122_880
 BATCH_BYTES = 64 << 20
 MAX_RECORD_BYTES = 16 << 20
-FILE_ID, ROW_NUMBER, LOAD_ID = "_file_id", "_row_number", "_dlt_load_id"
 
 Record = list[str | None]
 Progress = Callable[[int], None]
@@ -48,38 +49,15 @@ class Reading:
     rejects: list[Reject] = field(default_factory=list)
 
 
-def column_names(header: tuple[str, ...]) -> list[str]:
-    """Return one unique snake_case name per column of the header, in its order.
-
-    Accents are dropped and other letters outside ASCII spelled as their code point. A blank name
-    becomes `column_<position>`; a name that is taken gets a suffix `_2`, `_3`, ... The lineage
-    columns' names count as taken.
-    """
-    from dlt.common.normalizers.naming.snake_case import NamingConvention
-
-    naming = NamingConvention()
-    taken = {FILE_ID, ROW_NUMBER, LOAD_ID, "_dlt_id"}
-    names = []
-    for position, original in enumerate(header, start=1):
-        ascii_only = "".join(
-            letter if letter.isascii() else f"u{ord(letter):04x}"
-            for letter in unicodedata.normalize("NFKD", original)
-            if not unicodedata.combining(letter)
-        ).strip()
-        base = naming.normalize_identifier(ascii_only) if ascii_only else f"column_{position}"
-        name, suffix = base, 1
-        while name in taken:
-            suffix += 1
-            name = f"{base}_{suffix}"
-        taken.add(name)
-        names.append(name)
-    return names
-
-
 def read_file(
-    path: Path, scan: Scan, names: list[str], parquet: Path, max_rejects: int, progress: Progress
+    path: Path,
+    scan: Scan,
+    names: Sequence[str],
+    parquet: Path,
+    max_rejects: int,
+    progress: Progress,
 ) -> Reading:
-    """Write the records of `path` to the Parquet file `parquet`.
+    """Write the records of the plain UTF-8 file `path` to the Parquet file `parquet`.
 
     It gets the columns `names` as text, `_file_id`, and `_row_number`, the 1-based record number.
     `progress` is called with the number of records done since its last call. Raises FileRefused
@@ -88,7 +66,7 @@ def read_file(
     schema = pa.schema(
         [*((name, pa.string()) for name in names), (FILE_ID, pa.string()), (ROW_NUMBER, pa.int64())]
     )
-    if scan.lines == scan.header_lines:
+    if not scan.header or scan.lines == scan.header_lines:
         pq.write_table(schema.empty_table(), parquet)
         return Reading()
     if scan.is_regular:
@@ -107,7 +85,12 @@ def _read_regular(
     names = schema.names[:-2]
     reading = Reading()
     line_ends = scan.quoted_line_ends - (scan.header_lines - 1)
-    with duckdb.connect() as engine, pq.ParquetWriter(parquet, schema) as writer:
+    with (
+        duckdb.connect() as engine,
+        ThreadPoolExecutor(1) as beside,
+        _parquet_writer(parquet, schema) as writer,
+    ):
+        written = beside.submit(lambda: None)
         batches = engine.read_csv(
             re.sub(r"([*?\[])", r"[\1]", str(path)),
             columns=dict.fromkeys(names, "VARCHAR"),
@@ -129,11 +112,19 @@ def _read_regular(
             if line_ends:
                 line_ends -= sum(_count(scan.line_end, column) for column in batch.columns)
             lineage = [pa.repeat(scan.file_id, batch.num_rows), pa.arange(first, reading.rows + 1)]
-            writer.write_batch(pa.record_batch([*batch.columns, *lineage], schema=schema))
+            rows = pa.record_batch([*batch.columns, *lineage], schema=schema)
+            # One batch is written while DuckDB reads the next.
+            written.result()
+            written = beside.submit(writer.write_batch, rows)
             progress(batch.num_rows)
+        written.result()
     if reading.rows != scan.records or line_ends:
         raise _CountsDiffer
     return reading
+
+
+def _parquet_writer(parquet: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    return pq.ParquetWriter(parquet, schema, write_statistics=False)
 
 
 def _count(mark: bytes, column: pa.Array) -> int:
@@ -147,7 +138,7 @@ def _read_record_by_record(
     batch: list[Record] = []
     batch_bytes = 0
 
-    with pq.ParquetWriter(parquet, schema) as writer:
+    with _parquet_writer(parquet, schema) as writer:
 
         def write_batch() -> None:
             nonlocal batch_bytes

@@ -1,44 +1,58 @@
 """One pass over a file's bytes, before any parser: what it is, and how many records it holds."""
 
+import codecs
 import csv
-import hashlib
 import re
+from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
 from ingest.errors import FileRefused
+from ingest.landing import LandedFile, Place, file_stamp
+from ingest.unpack import (
+    CHUNK_BYTES,
+    OTHER_FORMATS,
+    UTF8,
+    UTF8_BOM,
+    UTF16_BOMS,
+    as_utf8,
+    compression_of,
+    open_csv,
+)
 
-CHUNK_BYTES = 1 << 20
 DELIMITERS = ",;\t|"
-UTF8_BOM = b"\xef\xbb\xbf"
-OTHER_FORMATS = {
-    b"\xff\xfe": "UTF-16 text",
-    b"\xfe\xff": "UTF-16 text",
-    b"\x1f\x8b": "gzip",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"PK\x03\x04": "a zip archive",
-    b"PAR1": "Parquet",
-}
+SINGLE_BYTE = "cp1252"
+# What is no character in this encoding, or hardly one: 0xff is what damage leaves behind.
+NOT_IN_SINGLE_BYTE = frozenset(b"\x81\x8d\x8f\x90\x9d\xff")
+# Python decodes a byte that is not UTF-8 to a lone surrogate: those of bytes that are letters in
+# the single-byte encoding, an apostrophe or a dash, next to a letter of ASCII.
+_LETTERS = "".join(
+    chr(0xDC00 + byte)
+    for byte in {*range(0x80, 0xFF)} - NOT_IN_SINGLE_BYTE
+    if bytes([byte]).decode(SINGLE_BYTE).isalpha() or byte in b"\x92\x96"
+)
+_IN_A_WORD = re.compile(f"(?<=[A-Za-z])[{_LETTERS}]|[{_LETTERS}](?=[A-Za-z])")
+_BAD = re.compile("[\udc80-\udcff]")
 
 
 @dataclass(frozen=True)
 class Scan:
     """What the bytes of one CSV file say.
 
-    `file_id` is the SHA-256 of the bytes as delivered, `size` their number, `modified_us` the
-    modification time in microseconds since 1970 (UTC). `header` holds the column names as the
-    file spells them, on `header_lines` physical lines out of `lines`; `line_end` is the byte that
-    ends a line (LF, or CR in a file without LF). `records` is the number of records after the
-    header, counted by line ends outside quotes; `quoted_line_ends` are the others. `is_regular`
-    tells that this count holds and that the fast reader takes every record as it stands: quotes in
-    balance with no space beside them, as many delimiters as such records have, one kind of line
-    end, no NUL, no blank line.
+    `file_id` is the SHA-256 of the CSV's bytes as delivered (of a compressed file: as unpacked),
+    `place` where they lie. `encoding` is a Python codec; `bad_byte` is a byte for which the file is
+    not UTF-8 and was taken as another encoding. `header` holds the column names as the file spells
+    them, on `header_lines` physical lines out of `lines`; `line_end` is the byte that ends a line
+    (LF, or CR in a file without LF). `records` is the number of records after the header, counted
+    by line ends outside quotes; `quoted_line_ends` are the others. `is_regular` tells that this
+    count holds and that the fast reader takes every record as it stands: quotes in balance with no
+    space beside them, as many delimiters as such records have, one kind of line end, no NUL, no
+    blank line. A file without any byte has an empty header.
     """
 
     file_id: str
-    size: int
-    modified_us: int
+    place: Place
     encoding: str
+    bad_byte: int | None
     delimiter: str
     header: tuple[str, ...]
     header_lines: int
@@ -49,66 +63,71 @@ class Scan:
     is_regular: bool
 
 
-def file_stamp(path: Path) -> tuple[int, int]:
-    """Return a file's size in bytes and its modification time in microseconds since 1970."""
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns // 1000
-
-
-def scan_file(path: Path) -> Scan:
+def scan_file(file: LandedFile, encoding: str | None = None) -> Scan:
     """Read a file once, in constant memory but for one byte per line and stray quote.
 
-    Raises FileRefused for a file that is not CSV text or whose header cannot be read, and OSError
-    where it cannot be opened.
+    `encoding` is the one that the source is known to have; without it, a byte order mark tells,
+    else the bytes: UTF-8, or Windows-1252 where no letter in the file is UTF-8. Raises FileRefused
+    for a file that is not CSV text or whose header cannot be read, and OSError where it cannot be
+    opened.
     """
-    size, modified_us = file_stamp(path)
-    if not path.is_file():
-        raise FileRefused("is not a regular file")
-    digest = hashlib.sha256()
+    stamp = file_stamp(file.path)
+    compression = compression_of(file.path)
+    is_guessed = encoding is None
+    encoding = encoding or _encoding_by_mark(file, compression)
+    utf8 = _Utf8Check()
     structure: list[bytes] = []
     delimiters = 0
     is_quoted = has_nul = has_blank_line = has_space_at_quote = False
     before = b"\n"
-    with path.open("rb") as stream:
-        start = chunk = stream.read(CHUNK_BYTES)
+    with open_csv(file, compression) as stream:
+        if encoding in UTF8:
+            chunks = iter(lambda: stream.read(CHUNK_BYTES), b"")
+        else:
+            chunks = as_utf8(stream, encoding)
+        start = chunk = next(chunks, b"")
         _refuse_other_formats(start)
         line_end = b"\r" if b"\r" in start and b"\n" not in start else b"\n"
-        header, header_lines, delimiter = _read_header(start, line_end, is_whole=len(start) == size)
+        header, header_lines, delimiter = _read_header(start, line_end)
         mark = delimiter.encode()
         # Without all other bytes, records and fields can be counted; a pair of quotes that then
         # has nothing between holds none of these marks.
         not_marks = bytes(set(range(256)) - set(b'"\r\n' + mark))
         space_at_quote = re.compile(b'(?:["\r\n%b]|^) +"|" +(?:[\r\n%b]|$)' % (mark, mark))
         while chunk:
-            digest.update(chunk)
+            if is_guessed:
+                utf8.see(chunk)
             marks = chunk.translate(None, not_marks).replace(b'""', b"")
             parts = marks.split(b'"')
             delimiters += sum(part.count(mark) for part in parts[is_quoted::2])
             is_quoted ^= len(parts) % 2 == 0
             structure.append(marks.translate(None, mark).replace(b'""', b""))
-            seamless = before + chunk
-            has_nul = has_nul or b"\0" in chunk
-            has_blank_line = has_blank_line or any(
-                blank in seamless for blank in (b"\n\n", b"\n\r\n", b"\r\r")
-            )
-            has_space_at_quote = has_space_at_quote or (
-                (b' "' in seamless or b'" ' in seamless) and bool(space_at_quote.search(seamless))
-            )
-            before = seamless[-2:]
-            chunk = stream.read(CHUNK_BYTES)
+            has_nul = has_nul or 0 in chunk
+            seam = before + chunk[:2]
+            has_blank_line = has_blank_line or _has_blank_line(chunk) or _has_blank_line(seam)
+            if not has_space_at_quote and (b'"' in chunk or b'"' in before):
+                seamless = before + chunk
+                has_space_at_quote = (b' "' in seamless or b'" ' in seamless) and bool(
+                    space_at_quote.search(seamless)
+                )
+            before = (before + chunk[-2:])[-2:]
+            chunk = next(chunks, b"")
+        if is_guessed:
+            utf8.see(b"", is_end=True)
+        file_id = stream.digest.hexdigest()
     marks = b"".join(structure)
     returns, pairs, feeds = (marks.count(mark) for mark in (b"\r", b"\r\n", b"\n"))
     one_kind_of_line_end = returns == 0 or feeds == 0 or returns == pairs == feeds
-    unended = int(size > 0 and not before.endswith(line_end))
+    unended = int(bool(start) and not before.endswith(line_end))
     line_ends_outside, line_ends_inside = _count_by_quoting(marks, line_end)
     records = max(line_ends_outside + unended - 1, 0)
     return Scan(
-        file_id=digest.hexdigest(),
-        size=size,
-        modified_us=modified_us,
-        encoding="utf-8-sig" if start.startswith(UTF8_BOM) else "utf-8",
+        file_id=file_id,
+        place=Place(file.name, *stamp, compression),
+        encoding=SINGLE_BYTE if utf8.looks_single_byte else encoding,
+        bad_byte=utf8.bad_byte if utf8.looks_single_byte else None,
         delimiter=delimiter,
-        header=header,
+        header=_decoded(header, SINGLE_BYTE if utf8.looks_single_byte else "utf-8"),
         header_lines=header_lines,
         line_end=line_end,
         lines=marks.count(line_end) + unended,
@@ -123,10 +142,64 @@ def scan_file(path: Path) -> Scan:
     )
 
 
+def _encoding_by_mark(file: LandedFile, compression: str | None) -> str:
+    with open_csv(file, compression) as stream:
+        start = stream.read(len(UTF8_BOM))
+    if start.startswith(UTF16_BOMS):
+        return "utf-16"
+    return "utf-8-sig" if start == UTF8_BOM else "utf-8"
+
+
+class _Utf8Check:
+    """Looks on while a file's chunks pass: are its letters beyond ASCII those of UTF-8?"""
+
+    def __init__(self) -> None:
+        self.decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self.good = 0
+        self.bad: Counter[str] = Counter()
+        self.in_words = 0
+
+    @property
+    def looks_single_byte(self) -> bool:
+        """Tell whether bytes that are not UTF-8 are a single-byte encoding's letters, or damage.
+
+        They are letters where they outnumber what is UTF-8, most stand in words, and all could be
+        characters. Words without a letter of ASCII could be in any encoding.
+        """
+        bytes_found = {ord(letter) - 0xDC00 for letter in self.bad}
+        return (
+            self.bad.total() > self.good
+            and 2 * self.in_words >= self.bad.total()
+            and not NOT_IN_SINGLE_BYTE & bytes_found
+        )
+
+    @property
+    def bad_byte(self) -> int | None:
+        """The most frequent byte that is not UTF-8."""
+        return ord(self.bad.most_common(1)[0][0]) - 0xDC00 if self.bad else None
+
+    def see(self, chunk: bytes, *, is_end: bool = False) -> None:
+        """Take the next chunk, or the end of the file."""
+        if chunk.isascii() and not self.decoder.getstate()[0] and not is_end:
+            return
+        text = self.decoder.decode(chunk, final=is_end)
+        try:
+            self.good += len(text.encode()) - len(text)
+        except UnicodeEncodeError:
+            bad = _BAD.findall(text)
+            self.bad.update(bad)
+            self.in_words += len(_IN_A_WORD.findall(text))
+            self.good += len(text.encode(errors="ignore")) + len(bad) - len(text)
+
+
+def _has_blank_line(text: bytes) -> bool:
+    return b"\n\n" in text or (b"\r" in text and (b"\n\r\n" in text or b"\r\r" in text))
+
+
 def _refuse_other_formats(start: bytes) -> None:
     for magic, name in OTHER_FORMATS.items():
         if start.startswith(magic):
-            raise FileRefused(f"holds {name}: expected CSV text in UTF-8; unpack or convert it")
+            raise FileRefused(f"holds {name}: expected CSV text; convert it")
 
 
 def _count_by_quoting(marks: bytes, line_end: bytes) -> tuple[int, int]:
@@ -136,13 +209,14 @@ def _count_by_quoting(marks: bytes, line_end: bytes) -> tuple[int, int]:
     return outside, marks.count(line_end) - outside
 
 
-def _read_header(
-    start: bytes, line_end: bytes, *, is_whole: bool
-) -> tuple[tuple[str, ...], int, str]:
-    """Return the column names, the number of physical lines they take, and the delimiter."""
-    if not start:
-        raise FileRefused("is empty: expected a line with the column names")
+def _read_header(start: bytes, line_end: bytes) -> tuple[tuple[str, ...], int, str]:
+    """Return the column names, the number of physical lines they take, and the delimiter.
+
+    Bytes that are not UTF-8 come back as lone surrogates. A file without text has no column.
+    """
     text = start.removeprefix(UTF8_BOM).decode(errors="surrogateescape")
+    if not text:
+        return (), 0, DELIMITERS[0]
     lines = text.split(line_end.decode())
     unquoted = re.sub('"[^"]*("|$)', "", lines[0])
     delimiter = max(DELIMITERS, key=unquoted.count)
@@ -151,10 +225,24 @@ def _read_header(
         header = tuple(next(reader))
     except csv.Error as error:
         raise FileRefused(f"line 1: the header cannot be read as CSV: {error}") from None
-    if reader.line_num == len(lines) and not is_whole:
+    if reader.line_num == len(lines) and len(start) >= CHUNK_BYTES:
         raise FileRefused(f"line 1: the header does not end within {CHUNK_BYTES:,} bytes")
     if not header:
         raise FileRefused("line 1: found a blank line, expected the column names")
-    if any(character == "\0" or "\udc80" <= character <= "\udcff" for character in "".join(header)):
-        raise FileRefused("line 1: the header is not valid UTF-8 text: save the file as UTF-8")
+    if "\0" in "".join(header):
+        raise FileRefused(
+            "line 1: the header holds NUL bytes: expected text; if it is UTF-16 without byte order"
+            " mark, say so in ingest/sources.toml"
+        )
     return header, reader.line_num, delimiter
+
+
+def _decoded(header: tuple[str, ...], encoding: str) -> tuple[str, ...]:
+    """Return the column names in the file's encoding, once it is known."""
+    try:
+        return tuple(name.encode(errors="surrogateescape").decode(encoding) for name in header)
+    except UnicodeDecodeError as error:
+        raise FileRefused(
+            f"line 1: the header is not valid UTF-8: byte 0x{error.object[error.start]:02x}; save"
+            " the file as UTF-8, or name its encoding in ingest/sources.toml"
+        ) from None

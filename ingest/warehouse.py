@@ -4,10 +4,9 @@ import json
 import os
 import re
 import shutil
-import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,10 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ingest.columns import FILE_ID, LOAD_ID, ROW_NUMBER, column_names, known_sources
 from ingest.errors import LoadError
-from ingest.landing import InTable, LandedFile
-from ingest.read import FILE_ID, LOAD_ID, ROW_NUMBER, Reject, column_names
+from ingest.landing import InTable, LandedFile, Place
+from ingest.read import Reject
 from ingest.scan import Scan
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -42,6 +42,8 @@ LANDED_FILES = {
     "modified_at": TIMESTAMP,
     "loaded_at": TIMESTAMP,
     "header": TEXT,
+    "column_names": TEXT,
+    "column_changes": TEXT,
     "encoding": TEXT,
     "delimiter": TEXT,
     "compression": TEXT,
@@ -49,7 +51,10 @@ LANDED_FILES = {
     "rows_loaded": BIGINT,
     "rows_rejected": BIGINT,
     "tags": TEXT,
+    "places": TEXT,
     "is_current": BOOL,
+    "retired_at": TIMESTAMP,
+    "retired_because": TEXT,
     LOAD_ID: TEXT,
 }
 REJECTED_ROWS = {
@@ -63,32 +68,55 @@ REJECTED_ROWS = {
 }
 
 
+REPLACED, FORGOTTEN = "replaced", "forgotten"
+
+
 @dataclass(frozen=True)
 class Version(InTable):
-    """One current file version in the registry: `raw.landed_files`."""
+    """One file version in the registry, `raw.landed_files`.
+
+    `header` holds the columns as the file spells them, `columns` their names in the raw table.
+    `places` are all where these bytes were seen; `name` is that of the first.
+    """
 
     file_id: str
-    name: str
-    size: int
-    modified_us: int
+    header: tuple[str, ...]
+    columns: tuple[str, ...]
     rows: int
     rejected: int
+    places: tuple[Place, ...]
+    is_current: bool
+    is_forgotten: bool
+
+    @property
+    def name(self) -> str:
+        """The name by which the registry lists the version."""
+        return self.places[0].name
+
+    @property
+    def content(self) -> tuple[str, str]:
+        """What identifies the version: its raw table and the SHA-256 of its bytes."""
+        return self.raw_table, self.file_id
 
 
 @dataclass(frozen=True)
 class PreparedFile:
     """A file that was read to the end and waits as Parquet for its place in the warehouse.
 
-    `replaces` names the file versions whose rows it takes the place of.
+    `columns` are its columns' names in the raw table, `changes` how they differ from those of the
+    file before. `places` are all where its bytes lie, its own first. `replaces` names the file
+    versions whose rows it takes the place of.
     """
 
     file: LandedFile
     scan: Scan
-    columns: list[str]
+    columns: tuple[str, ...]
+    changes: Mapping[str, object]
+    places: tuple[Place, ...]
+    replaces: tuple[Version, ...]
     parquet: Path
     rows: int
     rejects: list[Reject]
-    replaces: tuple[Version, ...]
 
 
 def database_path(target: str | None) -> Path:
@@ -198,45 +226,78 @@ class Warehouse:
         # Versions whose table somebody dropped: current in the registry, and nowhere else.
         self.lost: list[Version] = []
 
-    def current_versions(self) -> list[Version]:
-        """Return the registry's current file versions, but for those whose table is gone."""
+    def versions(self) -> list[Version]:
+        """Return the registry's file versions, those first that were loaded first.
+
+        One whose table is gone does not count as current.
+        """
         tables = self._tables()
         if "landed_files" not in tables:
             return []
+        # Whatever columns there are: a registry that an earlier release wrote has fewer.
         rows = self.connection.execute(
-            f"""
-            select
-                source_name, table_name, file_id, path, bytes, epoch_us(modified_at),
-                rows_loaded, rows_rejected
-            from {RAW}.landed_files
-            where is_current
-            """
-        ).fetchall()
-        versions = [Version(*row) for row in rows]
-        self.lost = [version for version in versions if version.raw_table not in tables]
-        return [version for version in versions if version.raw_table in tables]
+            f"select *, epoch_us(modified_at) as modified_us from {RAW}.landed_files"
+            " order by loaded_at, path"
+        ).to_arrow_table()
+        versions = [_version(row) for row in rows.to_pylist()]
+        lost = [each for each in versions if each.is_current and each.raw_table not in tables]
+        self.lost = lost
+        return [replace(each, is_current=False) if each in lost else each for each in versions]
 
     def lacks_known_tables(self) -> bool:
         """Tell whether a known source's table, or the registry itself, is still to be made."""
-        known = {*known_headers(), "landed_files", "rejected_rows"}
+        known = {*known_sources(), "landed_files", "rejected_rows"}
         return not known <= set(self._tables())
 
-    def note_renamed(self, renamed: dict[Version, tuple[str, int]]) -> None:
-        """Record new names and modification times (microseconds since 1970) of known bytes."""
+    def note_moved(self, moved: dict[Version, tuple[Place, ...]]) -> None:
+        """Record where known bytes lie now."""
         with _transaction(self.connection) as connection:
-            for version, (name, modified_us) in renamed.items():
+            for version, places in moved.items():
+                first = places[0]
                 connection.execute(
-                    f"update {RAW}.landed_files set path = ?,"
-                    f" modified_at = make_timestamp(?) at time zone 'UTC'"
-                    f" where is_current and {OF_VERSION}",
-                    [name, modified_us, version.raw_table, version.file_id],
+                    f"update {RAW}.landed_files set path = ?, bytes = ?,"
+                    " modified_at = make_timestamp(?) at time zone 'UTC', compression = ?,"
+                    f" places = ? where {OF_VERSION}",
+                    [
+                        first.name,
+                        first.size,
+                        first.modified_us,
+                        first.compression,
+                        _places_json(places),
+                        *version.content,
+                    ],
                 )
 
-    def retire(self, versions: list[Version]) -> None:
-        """Remove the rows of file versions whose bytes are gone for ones already loaded."""
+    def retire(self, versions: list[Version], because: str) -> None:
+        """Remove the rows of file versions, and record in the registry when and why."""
         with _transaction(self.connection) as connection:
             for version in versions:
-                _retire(connection, version)
+                _retire(connection, version, because)
+
+    def miscounted(self) -> list[str]:
+        """Compare each raw table with the registry, by counting; say each file that differs."""
+        found = []
+        versions = [version for version in self.versions() if version.is_current]
+        for table in sorted({version.raw_table for version in versions}):
+            rows = self.connection.execute(
+                f'select {FILE_ID}, count(*) from {RAW}."{table}" group by {FILE_ID}'
+            ).fetchall()
+            held = dict(rows)
+            for version in versions:
+                if version.raw_table == table:
+                    count = held.pop(version.file_id, 0)
+                    if count != version.rows:
+                        found.append(
+                            f"raw.{table} holds {count:,} rows of {version.name}, and"
+                            f" raw.landed_files says {version.rows:,}: load it again with"
+                            " --full-refresh and its path"
+                        )
+            found += [
+                f"raw.{table} holds {count:,} rows of the file id {file_id}, which"
+                " raw.landed_files does not list as current: delete them"
+                for file_id, count in held.items()
+            ]
+        return found
 
     def commit(self, files: list[PreparedFile]) -> None:
         """Put a batch of files into the warehouse in one transaction.
@@ -267,10 +328,10 @@ class Warehouse:
             with client.sql_client.begin_transaction():
                 connection = client.sql_client.native_connection
                 for version in self.lost:
-                    _note_retired(connection, version)
+                    _note_retired(connection, version, REPLACED)
                 for prepared in files:
                     for version in prepared.replaces:
-                        _retire(connection, version)
+                        _retire(connection, version, REPLACED)
                     # These bytes may have been here before, and been replaced since.
                     for registry in ("landed_files", "rejected_rows"):
                         connection.execute(
@@ -333,44 +394,65 @@ class Warehouse:
         return [name for (name,) in rows]
 
 
-def known_headers() -> dict[str, list[str]]:
-    """Return the documented header of each known source's files, by raw table."""
-    with (Path(__file__).parent / "sources.toml").open("rb") as stream:
-        sources = tomllib.load(stream)
-    return {
-        f"{source}_{table}": header
-        for source, tables in sources.items()
-        for table, header in tables.items()
-    }
-
-
 def known_columns() -> dict[str, dict[str, str]]:
     """Return the columns of each known source's raw table, all text, by table name."""
     return {
-        table: dict.fromkeys(column_names(tuple(header)), TEXT)
-        for table, header in known_headers().items()
+        table: dict.fromkeys(column_names(source.columns), TEXT)
+        for table, source in known_sources().items()
     }
+
+
+def _version(row: dict[str, Any]) -> Version:
+    """Read a row of `raw.landed_files`."""
+    header = tuple(json.loads(row["header"]))
+    names = json.loads(row.get("column_names") or "null") or column_names(header)
+    own = Place(row["path"], row["bytes"], row["modified_us"], row["compression"])
+    places = tuple(Place(*place) for place in json.loads(row.get("places") or "[]")) or (own,)
+    return Version(
+        source=row["source_name"],
+        table=row["table_name"],
+        file_id=row["file_id"],
+        header=header,
+        columns=tuple(names),
+        rows=row["rows_loaded"],
+        rejected=row["rows_rejected"],
+        places=places,
+        is_current=row["is_current"],
+        is_forgotten=row.get("retired_because") == FORGOTTEN,
+    )
 
 
 def _registry_entry(prepared: PreparedFile) -> dict[str, Any]:
     """The row of `raw.landed_files` that records a file version as loaded."""
-    file, scan = prepared.file, prepared.scan
+    file, scan, place = prepared.file, prepared.scan, prepared.places[0]
     return {
         "file_id": scan.file_id,
         "source_name": file.source,
         "table_name": file.table,
-        "path": file.name,
-        "bytes": scan.size,
-        "modified_at": scan.modified_us,
+        "path": place.name,
+        "bytes": place.size,
+        "modified_at": place.modified_us,
         "loaded_at": datetime.now(UTC),
-        "header": json.dumps(scan.header, ensure_ascii=False),
+        "header": _json(scan.header),
+        "column_names": _json(prepared.columns),
+        "column_changes": _json(prepared.changes) if prepared.changes else None,
         "encoding": scan.encoding,
         "delimiter": scan.delimiter,
+        "compression": place.compression,
         "records_read": prepared.rows + len(prepared.rejects),
         "rows_loaded": prepared.rows,
         "rows_rejected": len(prepared.rejects),
+        "places": _places_json(prepared.places),
         "is_current": True,
     }
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _places_json(places: tuple[Place, ...]) -> str:
+    return _json([astuple(place) for place in places])
 
 
 def _reject_rows(prepared: PreparedFile) -> Iterator[dict[str, Any]]:
@@ -399,15 +481,19 @@ def _transaction(
     connection.commit()
 
 
-def _retire(connection: duckdb.DuckDBPyConnection, version: Version) -> None:
+def _retire(connection: duckdb.DuckDBPyConnection, version: Version, because: str) -> None:
     """Remove a version's rows, and note in the registry that it is no longer current."""
     connection.execute(
         f'delete from {RAW}."{version.raw_table}" where {FILE_ID} = ?', [version.file_id]
     )
-    _note_retired(connection, version)
+    _note_retired(connection, version, because)
 
 
-def _note_retired(connection: duckdb.DuckDBPyConnection, version: Version) -> None:
-    key = [version.raw_table, version.file_id]
+def _note_retired(connection: duckdb.DuckDBPyConnection, version: Version, because: str) -> None:
+    key = version.content
     connection.execute(f"delete from {RAW}.rejected_rows where {OF_VERSION}", key)
-    connection.execute(f"update {RAW}.landed_files set is_current = false where {OF_VERSION}", key)
+    connection.execute(
+        f"update {RAW}.landed_files set is_current = false, retired_at = now(),"
+        f" retired_because = ? where {OF_VERSION}",
+        [because, *key],
+    )

@@ -9,9 +9,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from ingest.columns import column_names
 from ingest.errors import FileRefused
-from ingest.read import Reject, column_names, read_file
+from ingest.landing import LandedFile
+from ingest.read import Reject, read_file
 from ingest.scan import Scan, scan_file
+from ingest.unpack import utf8_file
 
 Row = tuple[str | None, ...]
 
@@ -22,10 +25,12 @@ def read(
     """Scan and read a file: what the scan says, the rows, the rejects, the row numbers."""
     path = folder / "file.csv"
     path.write_bytes(content)
-    scan = scan_file(path)
+    file = LandedFile("acme", "orders", path, "acme/orders/file.csv")
+    scan = scan_file(file)
     names = column_names(scan.header)
     parquet = folder / "file.parquet"
-    reading = read_file(path, scan, names, parquet, max_rejects, lambda records: None)
+    with utf8_file(file, scan.place.compression, scan.encoding, scan.file_id, folder) as plain:
+        reading = read_file(plain, scan, names, parquet, max_rejects, lambda records: None)
     table = pq.read_table(parquet)
     assert table.column_names == [*names, "_file_id", "_row_number"]
     assert table.num_rows == reading.rows
@@ -117,6 +122,29 @@ FILES = {
         [("2", "x")],
         [(2, "byte 0xe9 is not valid UTF-8", "1,\\xe9")],
     ),
+    "a letter of Windows-1252": (
+        "a,b\n1,Zürich\n2,O\u2019Hare\n3,à\n".encode("cp1252"),
+        [("1", "Zürich"), ("2", "O\u2019Hare"), ("3", "à")],
+        [],
+    ),
+    "Windows-1252 in the header": ("Größe,b\n1,2\n".encode("cp1252"), [("1", "2")], []),
+    "UTF-8 with a broken letter": (
+        "a,b\n1,Zürich\n2,Zürich\n".encode()[:-6] + b"rich\n",
+        [("1", "Zürich")],
+        [(3, "byte 0xc3 is not valid UTF-8", "2,Z\\xc3rich")],
+    ),
+    "UTF-16, little end first": (
+        "a,b\n1,東京\n".encode("utf-16"),
+        [("1", "東京")],
+        [],
+    ),
+    "UTF-16, big end first": (
+        b"\xfe\xff" + 'a,b\r\n1,"x\r\ny"\r\n2\r\n'.encode("utf-16-be"),
+        [("1", "x\r\ny")],
+        [(4, "1 fields found, 2 expected", "2")],
+    ),
+    "nothing at all": (b"", [], []),
+    "byte order mark alone": (b"\xef\xbb\xbf", [], []),
     "half of a surrogate pair": (
         b"a,b\n1,\xed\xa0\x80\n2,x\n",
         [("2", "x")],
@@ -137,14 +165,12 @@ def test_file(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "empty"),
-        (b"\xef\xbb\xbf", "blank line"),
         (b"\na,b\n1,2\n", "blank line"),
-        ("a,b\n1,2\n".encode("utf-16"), "UTF-16"),
-        ("a,b\n1,2\n".encode("utf-16-le"), "not valid UTF-8"),
-        (b"gr\xf6\xdfe,b\n1,2\n", "not valid UTF-8"),
-        (b"\x1f\x8b\x08\0", "gzip"),
-        (b"PK\x03\x04", "zip"),
+        ("a,b\n1,2\n".encode("utf-16-le"), "NUL bytes"),
+        ("a,b\n1,2\n".encode("utf-16")[:-1], "not valid utf-16"),
+        (b"gr\xff\xdfe,b\n1,2\n", "not valid UTF-8"),
+        (b"\x1f\x8b\x08\0", "damaged gzip"),
+        (b"PK\x03\x04", "damaged zip"),
         (b"PAR1", "Parquet"),
         (b'"a,b\n1,2\n', "line 1"),
         (b'"a"b,c\n1,2\n', "line 1"),

@@ -1,0 +1,161 @@
+"""The columns of raw tables: what the sources document, what files bring, what changes."""
+
+import codecs
+import tomllib
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from ingest.errors import LoadError
+
+FILE_ID, ROW_NUMBER, LOAD_ID = "_file_id", "_row_number", "_dlt_load_id"
+SOURCES = Path(__file__).with_name("sources.toml")
+# PostgreSQL cuts longer names: they are made to fit before, with a hash, on every engine alike.
+MAX_NAME_LENGTH = 63
+
+# A column as files spell it: its name, and the how manieth of this name it is in its header.
+Spelling = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What sources.toml says of one raw table: the documented header, and how files are taken."""
+
+    columns: tuple[str, ...] = ()
+    frozen: bool = False
+    encoding: str | None = None
+
+
+@cache
+def known_sources() -> dict[str, Source]:
+    """Return what sources.toml says, by raw table. Raises LoadError where it is not understood."""
+    sources = {}
+    try:
+        for name, tables in tomllib.loads(SOURCES.read_text()).items():
+            for table, settings in tables.items():
+                source = Source(**settings)
+                if source.encoding:
+                    codecs.lookup(source.encoding)
+                columns = tuple(source.columns)
+                sources[f"{name}_{table}"] = Source(columns, source.frozen, source.encoding)
+    except (tomllib.TOMLDecodeError, LookupError, TypeError, AttributeError) as error:
+        raise LoadError(
+            f"{SOURCES} is not understood: {error}; expected [<source>.<table>] with columns,"
+            " frozen and encoding"
+        ) from None
+    return sources
+
+
+def spellings(header: tuple[str, ...]) -> list[Spelling]:
+    """Return a header's columns, each told apart from others of the same name."""
+    seen: Counter[str] = Counter()
+    found = []
+    for name in header:
+        seen[name] += 1
+        found.append((name, seen[name]))
+    return found
+
+
+def column_names(header: tuple[str, ...], known: Mapping[Spelling, str] | None = None) -> list[str]:
+    """Return one unique snake_case name of at most 63 bytes per column of the header, in order.
+
+    A spelling that is `known` keeps its name. Accents are dropped and other letters outside ASCII
+    spelled as their code point. A blank name becomes `column_<position>`; a name that is taken gets
+    a suffix `_2`, `_3`, ... The lineage columns' names count as taken.
+    """
+    from dlt.common.normalizers.naming.snake_case import NamingConvention
+
+    naming = NamingConvention(MAX_NAME_LENGTH)
+    taken = {FILE_ID, ROW_NUMBER, LOAD_ID, "_dlt_id"}
+    names: dict[int, str] = {}
+    for position, spelling in enumerate(spellings(header)):
+        name = (known or {}).get(spelling)
+        if name and spelling[0].strip() and name not in taken:
+            names[position] = name
+            taken.add(name)
+    for position, original in enumerate(header):
+        if position in names:
+            continue
+        ascii_only = _ascii(original)
+        base = naming.normalize_identifier(ascii_only) if ascii_only else f"column_{position + 1}"
+        name, suffix = base, 1
+        while name in taken:
+            suffix += 1
+            end = f"_{suffix}"
+            name = base[: MAX_NAME_LENGTH - len(end)] + end
+        names[position] = name
+        taken.add(name)
+    return [names[position] for position in range(len(header))]
+
+
+def _ascii(text: str) -> str:
+    return "".join(
+        letter if letter.isascii() else f"u{ord(letter):04x}"
+        for letter in unicodedata.normalize("NFKD", text)
+        if not unicodedata.combining(letter)
+    ).strip()
+
+
+@dataclass
+class TableColumns:
+    """How the files of one raw table spell its columns, and the header last seen."""
+
+    names: dict[Spelling, str] = field(default_factory=dict)
+    header: tuple[str, ...] = ()
+
+    def see(self, header: tuple[str, ...], names: Sequence[str], *, is_before: bool = True) -> None:
+        """Take note of a file's header and of the names that its columns have in the table.
+
+        `is_before` tells that later files are compared with this one.
+        """
+        self.names |= dict(zip(spellings(header), names, strict=True))
+        if is_before and header:
+            self.header = header
+
+    def changes(self, header: tuple[str, ...], names: Sequence[str]) -> dict[str, object]:
+        """Compare a header with the one last seen; return what differs, nothing for equal ones.
+
+        `added` and `missing` are lists of columns as the files spell them; `perhaps_renamed` maps
+        a missing column to the added one that stands in its place; `reordered` is True where the
+        columns that both have come in another order.
+        """
+        if not self.header or not header:
+            return {}
+        before = column_names(self.header, self.names)
+        added = [old for old, name in zip(header, names, strict=True) if name not in before]
+        missing = [old for old, name in zip(self.header, before, strict=True) if name not in names]
+        renamed = {
+            old: new
+            for old, new in zip(self.header, header, strict=False)
+            if old in missing and new in added
+        }
+        kept = [name for name in before if name in names]
+        changes = {
+            "added": added,
+            "missing": missing,
+            "perhaps_renamed": renamed,
+            "reordered": kept != [name for name in names if name in before],
+        }
+        return {kind: found for kind, found in changes.items() if found}
+
+
+def changes_in_words(changes: dict) -> str:
+    """Say what `TableColumns.changes` found, as one line."""
+
+    def listed(names: list[str]) -> str:
+        return ", ".join(f'"{name}"' for name in names)
+
+    parts = []
+    if "added" in changes:
+        parts.append(f"added {listed(changes['added'])} (null in earlier rows)")
+    if "missing" in changes:
+        parts.append(f"missing {listed(changes['missing'])} (null in its rows)")
+    if "perhaps_renamed" in changes:
+        pairs = (f'"{old}" to "{new}"' for old, new in changes["perhaps_renamed"].items())
+        parts.append(f"perhaps renamed {', '.join(pairs)}")
+    if "reordered" in changes:
+        parts.append("in another order")
+    return "; ".join(parts)
