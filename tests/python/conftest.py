@@ -15,6 +15,14 @@ from ingest.landing import put_sample
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOADER = (sys.executable, PROJECT / "ingest" / "load.py")
+# The real command, but each file is committed by itself: more moments at which to be stopped.
+ONE_BY_ONE = (
+    sys.executable,
+    "-c",
+    "import signal, os; signal.signal(signal.SIGINT, lambda *_: os._exit(130));"
+    f"import sys; sys.path[0] = {str(PROJECT)!r};"
+    "from ingest import load; load.BATCH_BYTES = 1; load.main()",
+)
 COUNT = "select count(*) from raw."
 
 
@@ -139,6 +147,20 @@ def closing_table(output: str) -> dict[str, tuple[str, str, str]]:
     assert header.split() == ["file", "rows", "rejected", "status", "seconds"]
     cells = (line.rsplit(maxsplit=4) for line in lines)
     return {name: (rows, rejected, status) for name, rows, rejected, status, _ in cells}
+
+
+def content(box: Box) -> tuple:
+    """Return everything in a warehouse that must not depend on how it came there."""
+    box.check_registry()
+    return (
+        box.tables(),
+        box.query("select * exclude (_dlt_load_id) from raw.acme_orders order by all"),
+        box.query("select file_id, line, reason, raw_text from raw.rejected_rows order by all"),
+        box.query(
+            "select * exclude (_dlt_load_id, loaded_at, retired_at) from raw.landed_files"
+            " order by all"
+        ),
+    )
 
 
 @pytest.fixture

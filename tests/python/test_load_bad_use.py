@@ -14,17 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import LOADER, PROJECT, Box, closing_table, environment, run_load
+from .conftest import LOADER, ONE_BY_ONE, Box, closing_table, content, environment, run_load
 
 HOLD = "import duckdb, sys; held = duckdb.connect(sys.argv[1]); print('held', flush=True); input()"
-# The real command, but each file is committed by itself: more moments at which to be stopped.
-ONE_BY_ONE = (
-    sys.executable,
-    "-c",
-    "import signal, os; signal.signal(signal.SIGINT, lambda *_: os._exit(130));"
-    f"import sys; sys.path[0] = {str(PROJECT)!r};"
-    "from ingest import load; load.BATCH_BYTES = 1; load.main()",
-)
 FILES, ROWS = 4, 5_000
 
 
@@ -217,17 +209,6 @@ def test_wrong_command_line(box: Box) -> None:
     assert "--no-such-option" in refusal(box.run("--no-such-option"), code=2)
 
 
-def content(box: Box) -> tuple:
-    """Return everything in a warehouse that must not depend on how it came there."""
-    box.check_registry()
-    return (
-        box.tables(),
-        box.query("select * exclude (_dlt_load_id) from raw.acme_orders order by all"),
-        box.query("select file_id, line, reason, raw_text from raw.rejected_rows order by all"),
-        box.query("select file_id, path, rows_loaded, is_current from raw.landed_files order by 1"),
-    )
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Box, tuple]:
     """Return the box of a load that nothing disturbed, and what is in it."""
@@ -286,18 +267,6 @@ def test_interrupted_load_is_completed_by_the_next(
             box.check_registry()
         box.load()
         assert content(box) == expected
-
-
-def test_killed_load_is_completed_by_the_next(box: Box, undisturbed: tuple[Box, tuple]) -> None:
-    calm, expected = undisturbed
-    box.landing = calm.landing
-    for after_files, seconds in [*moments(FILES - 1, "kill"), *moments(2, "again")]:
-        box.database.unlink(missing_ok=True)
-        code, messages = stop(box, signal.SIGKILL, after_files, seconds)
-        assert code == -signal.SIGKILL, messages
-        box.load()
-        assert content(box) == expected
-        assert not box.workspace.exists()
 
 
 @pytest.fixture
