@@ -185,10 +185,6 @@ def main(
         report.say("failed", error.message, level="error")
         sys.exit(error.exit_code)
     report.close(outcomes)
-    if not as_json:
-        for outcome in outcomes:
-            if outcome.note:
-                report.say("", f"{outcome.status.capitalize()}: {outcome.name}: {outcome.note}")
     sys.exit(1 if any(outcome.status == "refused" for outcome in outcomes) else 0)
 
 
@@ -286,7 +282,7 @@ def load(
             for ready in prepared:
                 ready.parquet.unlink(missing_ok=True)
                 say_loaded(ready, report)
-    if warehouse.lacks_known_tables():
+    if warehouse.is_incomplete():
         warehouse.commit([])
     return list(outcomes.values())
 

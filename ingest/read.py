@@ -104,6 +104,7 @@ def _read_regular(
             null_padding=False,
             strict_mode=True,
             hive_partitioning=False,
+            compression="none",
             parallel=not scan.quoted_line_ends,
         ).to_arrow_reader(BATCH_ROWS)
         for batch in batches:

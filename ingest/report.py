@@ -21,6 +21,7 @@ class FileOutcome(Protocol):
     rejected: int
     status: str
     seconds: float
+    note: str
 
 
 class Report:
@@ -98,11 +99,16 @@ class Report:
         """Say what became of each file, and of all together."""
         if not self.as_json:
             click.echo(_table(outcomes))
+            for outcome in outcomes:
+                if outcome.note:
+                    message = f"{outcome.status.capitalize()}: {outcome.name}: {outcome.note}"
+                    self.say("note", message)
             return
         for outcome in outcomes:
             self.say(
                 "file",
-                f"{outcome.name}: {outcome.status}",
+                f"{outcome.name}: {outcome.status}" + f": {outcome.note}" * bool(outcome.note),
+                level="error" if outcome.status == "refused" else "info",
                 file=outcome.name,
                 status=outcome.status,
                 rows=outcome.rows,

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -244,14 +244,31 @@ class Warehouse:
         self.lost = lost
         return [replace(each, is_current=False) if each in lost else each for each in versions]
 
-    def lacks_known_tables(self) -> bool:
+    def is_incomplete(self) -> bool:
         """Tell whether a known source's table, or the registry itself, is still to be made."""
-        known = {*known_sources(), "landed_files", "rejected_rows"}
-        return not known <= set(self._tables())
+        known = {table for table, source in known_sources().items() if source.columns}
+        return not known <= set(self._tables()) or not self._has_own_registry()
+
+    def _has_own_registry(self) -> bool:
+        """Tell whether the registry has all columns; that of an earlier release has fewer."""
+        rows = self.connection.execute(
+            "select column_name from information_schema.columns"
+            " where table_schema = $1 and table_name = 'landed_files'",
+            [RAW],
+        ).fetchall()
+        return set(LANDED_FILES) <= {name for (name,) in rows}
+
+    def _change_registry(self) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+        """Open a transaction in which the registry's entries can be changed."""
+        if not self._has_own_registry():
+            self.commit([])
+        return _transaction(self.connection)
 
     def note_moved(self, moved: dict[Version, tuple[Place, ...]]) -> None:
         """Record where known bytes lie now."""
-        with _transaction(self.connection) as connection:
+        if not moved:
+            return
+        with self._change_registry() as connection:
             for version, places in moved.items():
                 first = places[0]
                 connection.execute(
@@ -270,7 +287,9 @@ class Warehouse:
 
     def retire(self, versions: list[Version], because: str) -> None:
         """Remove the rows of file versions, and record in the registry when and why."""
-        with _transaction(self.connection) as connection:
+        if not versions:
+            return
+        with self._change_registry() as connection:
             for version in versions:
                 _retire(connection, version, because)
 
@@ -399,6 +418,7 @@ def known_columns() -> dict[str, dict[str, str]]:
     return {
         table: dict.fromkeys(column_names(source.columns), TEXT)
         for table, source in known_sources().items()
+        if source.columns
     }
 
 
