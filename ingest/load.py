@@ -260,7 +260,7 @@ def load(
     warehouse.note_moved(
         {step.loaded: step.places for step in known if step.places != step.loaded.places}
     )
-    with report.progress("loading", sum(step.scan.records for step in to_load), "rows") as advance:
+    with report.progress("loading", sum(step.scan.about for step in to_load), "rows") as advance:
         for batch in batches(to_load):
             prepared = []
             for step in batch:
@@ -342,7 +342,7 @@ def expected(step: Step) -> Outcome:
     """Return what a step amounts to as far as it is known before the load."""
     outcome = Outcome(step.file.name, step.status, note=step.note)
     if step.scan:
-        return dataclasses.replace(outcome, rows=step.scan.records)
+        return dataclasses.replace(outcome, rows=step.scan.about)
     if step.loaded and step.loaded.is_current:
         loaded = step.loaded
         return dataclasses.replace(outcome, rows=loaded.rows, rejected=loaded.rejected)

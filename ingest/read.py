@@ -1,18 +1,18 @@
 """Turn one CSV file into Parquet, every value as the text that the file holds.
 
 DuckDB's strict reader does the work. Where a file is irregular, or where that reader stops or
-disagrees with the count of the byte scan, a slower reader takes the file record by record, so
-that a broken record costs itself and not its neighbours.
+disagrees with the count of the byte scan, the file is read in pieces; those that are irregular are
+taken record by record, so that a broken record costs itself and not its neighbours.
 """
 
 import re
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import duckdb
 import pyarrow as pa
@@ -21,11 +21,11 @@ import pyarrow.parquet as pq
 
 from ingest.columns import FILE_ID, ROW_NUMBER
 from ingest.errors import FileRefused
-from ingest.scan import Scan
-from ingest.unpack import UTF8_BOM
+from ingest.scan import Counts, Scan, Structure
 
 BATCH_ROWS = 122_880
 BATCH_BYTES = 64 << 20
+PIECE_BYTES = 2 << 20
 MAX_RECORD_BYTES = 16 << 20
 
 Record = list[str | None]
@@ -70,32 +70,47 @@ def read_file(
         pq.write_table(schema.empty_table(), parquet)
         return Reading()
     if scan.is_regular:
-        with suppress(duckdb.InvalidInputException, duckdb.ConversionException, _CountsDiffer):
-            return _read_regular(path, scan, schema, parquet, progress)
-    return _read_record_by_record(path, scan, schema, parquet, max_rejects, progress)
+        with suppress(*NOT_AS_COUNTED):
+            return _read_whole(path, scan, schema, parquet, progress)
+    return _read_in_pieces(path, scan, schema, parquet, max_rejects, progress)
 
 
 class _CountsDiffer(Exception):
     """The parser saw another number of records, or of line ends in them, than the byte scan."""
 
 
-def _read_regular(
+NOT_AS_COUNTED = (duckdb.InvalidInputException, duckdb.ConversionException, _CountsDiffer)
+
+
+def _read_whole(
     path: Path, scan: Scan, schema: pa.Schema, parquet: Path, progress: Progress
 ) -> Reading:
-    names = schema.names[:-2]
-    reading = Reading()
-    line_ends = scan.quoted_line_ends - (scan.header_lines - 1)
-    with (
-        duckdb.connect() as engine,
-        ThreadPoolExecutor(1) as beside,
-        _parquet_writer(parquet, schema) as writer,
-    ):
-        written = beside.submit(lambda: None)
-        batches = engine.read_csv(
+    """Read a regular file in one go. Raises one of NOT_AS_COUNTED where it turns out not to be."""
+    with _RowWriter(parquet, schema, scan.file_id) as writer:
+        number = 0
+        for batch in _parsed(path, scan, scan, schema, header=True):
+            writer.write(batch.columns, pa.arange(number + 1, number + 1 + batch.num_rows))
+            number += batch.num_rows
+            progress(batch.num_rows)
+    return Reading(number)
+
+
+def _parsed(
+    path: Path, scan: Scan, counts: Scan | Counts, schema: pa.Schema, *, header: bool
+) -> Iterator[pa.RecordBatch]:
+    """Yield the records of a regular file, or piece of one, as DuckDB parses them.
+
+    Raises one of NOT_AS_COUNTED, perhaps only at the end, where DuckDB does not see what was
+    counted.
+    """
+    records, line_ends = 0, counts.quoted_line_ends
+    batches = (
+        _engine()
+        .read_csv(
             re.sub(r"([*?\[])", r"[\1]", str(path)),
-            columns=dict.fromkeys(names, "VARCHAR"),
+            columns=dict.fromkeys(schema.names[:-2], "VARCHAR"),
             auto_detect=False,
-            header=True,
+            header=header,
             sep=scan.delimiter,
             quotechar='"',
             escapechar='"',
@@ -105,72 +120,203 @@ def _read_regular(
             strict_mode=True,
             hive_partitioning=False,
             compression="none",
-            parallel=not scan.quoted_line_ends,
-        ).to_arrow_reader(BATCH_ROWS)
-        for batch in batches:
-            first = reading.rows + 1
-            reading.rows += batch.num_rows
-            if line_ends:
-                line_ends -= sum(_count(scan.line_end, column) for column in batch.columns)
-            lineage = [pa.repeat(scan.file_id, batch.num_rows), pa.arange(first, reading.rows + 1)]
-            rows = pa.record_batch([*batch.columns, *lineage], schema=schema)
-            # One batch is written while DuckDB reads the next.
-            written.result()
-            written = beside.submit(writer.write_batch, rows)
-            progress(batch.num_rows)
-        written.result()
-    if reading.rows != scan.records or line_ends:
+            parallel=not counts.quoted_line_ends,
+        )
+        .to_arrow_reader(BATCH_ROWS)
+    )
+    for batch in batches:
+        records += batch.num_rows
+        if counts.quoted_line_ends:
+            line_ends -= sum(_count(scan.line_end, column) for column in batch.columns)
+        yield batch
+    if records != counts.records or line_ends:
         raise _CountsDiffer
-    return reading
 
 
-def _parquet_writer(parquet: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    return pq.ParquetWriter(parquet, schema, write_statistics=False)
+@cache
+def _engine() -> duckdb.DuckDBPyConnection:
+    # Pieces of files follow each other under one name: what was read before must not come back.
+    return duckdb.connect(config={"enable_external_file_cache": False})
 
 
 def _count(mark: bytes, column: pa.Array) -> int:
     return pc.sum(pc.count_substring(column, mark.decode())).as_py() or 0
 
 
-def _read_record_by_record(
+class _RowWriter:
+    """Writes rows to Parquet in groups of the size that DuckDB stores, beside the reading."""
+
+    def __init__(self, parquet: Path, schema: pa.Schema, file_id: str):
+        self._schema, self._file_id = schema, file_id
+        self._file = pq.ParquetWriter(parquet, schema, write_statistics=False)
+        self._beside = ThreadPoolExecutor(1)
+        self._written = self._beside.submit(lambda: None)
+        self._batches: list[pa.RecordBatch] = []
+
+    def write(self, columns: Sequence[pa.Array], numbers: pa.Array) -> None:
+        """Take rows: their data columns, and their record numbers."""
+        lineage = [pa.repeat(self._file_id, len(numbers)), numbers]
+        self._batches.append(pa.record_batch([*columns, *lineage], schema=self._schema))
+        while sum(batch.num_rows for batch in self._batches) >= BATCH_ROWS:
+            self._write_group()
+        if sum(batch.nbytes for batch in self._batches) > BATCH_BYTES:
+            self._write_group()
+
+    def _write_group(self) -> None:
+        table = pa.Table.from_batches(self._batches)
+        self._batches = table.slice(BATCH_ROWS).to_batches()
+        self._written.result()
+        group = table.slice(0, BATCH_ROWS).combine_chunks()
+        self._written = self._beside.submit(self._file.write_table, group, BATCH_ROWS)
+
+    def __enter__(self) -> "_RowWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # The file is closed last: a group may still be on its way into it.
+        with self._file, self._beside:
+            if kind is None:
+                if self._batches:
+                    self._write_group()
+                self._written.result()
+
+
+def _read_in_pieces(
     path: Path, scan: Scan, schema: pa.Schema, parquet: Path, max_rejects: int, progress: Progress
 ) -> Reading:
+    """Read a file of which something is odd: what is regular fast, the rest record by record."""
     reading = Reading()
-    batch: list[Record] = []
-    batch_bytes = 0
-
-    with _parquet_writer(parquet, schema) as writer:
-
-        def write_batch() -> None:
-            nonlocal batch_bytes
-            columns = zip(*batch, strict=True)
-            arrays = map(pa.array, columns, schema.types)
-            writer.write_batch(pa.record_batch(list(arrays), schema=schema))
-            progress(len(batch))
-            batch.clear()
-            batch_bytes = 0
-
-        for number, record in enumerate(_records(path, scan, len(schema) - 2), start=1):
-            if isinstance(record, Reject):
-                reading.rejects.append(record)
-                if len(reading.rejects) > max_rejects:
-                    raise FileRefused(
-                        f"line {record.line}: {record.reason}; that is more broken records than"
-                        f" the {max_rejects} allowed: mend the file, or set --max-rejects"
-                    )
-            else:
-                batch.append([*record, scan.file_id, number])
-                batch_bytes += sum(map(len, filter(None, record)))
-                reading.rows += 1
-            if len(batch) == BATCH_ROWS or batch_bytes > BATCH_BYTES:
-                write_batch()
-        if batch:
-            write_batch()
+    width = len(schema) - 2
+    number = 0
+    with path.open("rb") as stream, _RowWriter(parquet, schema, scan.file_id) as writer:
+        lines = _Lines(stream, scan.line_end)
+        lines.drop(scan.header_lines)
+        while piece := lines.piece():
+            fast = _parsed_piece(piece, scan, schema, parquet.with_suffix(".piece"))
+            if fast is not None:
+                batches, count = fast
+                for batch in batches:
+                    numbers = pa.arange(number + 1, number + 1 + batch.num_rows)
+                    writer.write(batch.columns, numbers)
+                    number += batch.num_rows
+                reading.rows += count.records
+                lines.drop_piece(piece, count.lines)
+                progress(count.records)
+                continue
+            records, numbers = [], []
+            for record in _records(lines, len(piece), scan.delimiter, width):
+                number += 1
+                if isinstance(record, Reject):
+                    reading.rejects.append(record)
+                    _check_rejects(reading.rejects, max_rejects)
+                else:
+                    records.append(record)
+                    numbers.append(number)
+            if records:
+                columns = [pa.array(column, pa.string()) for column in zip(*records, strict=True)]
+                writer.write(columns, pa.array(numbers, pa.int64()))
+            reading.rows += len(records)
+            progress(len(records))
+        if lines.done != scan.lines:
+            raise FileRefused(
+                f"{lines.done} of {scan.lines} lines read: load it when it is complete"
+            )
     return reading
 
 
-def _records(path: Path, scan: Scan, width: int) -> Iterator[Record | Reject]:
-    """Yield every record after the header: its fields, or why it is rejected.
+def _check_rejects(rejects: list[Reject], allowed: int) -> None:
+    if len(rejects) > allowed:
+        last = rejects[-1]
+        hint = ", or name the file's encoding in ingest/sources.toml" * ("UTF-8" in last.reason)
+        raise FileRefused(
+            f"line {last.line}: {last.reason}; that is more broken records than the {allowed}"
+            f" allowed: mend the file{hint}, or set --max-rejects"
+        )
+
+
+def _parsed_piece(
+    piece: bytes, scan: Scan, schema: pa.Schema, path: Path
+) -> tuple[list[pa.RecordBatch], Counts] | None:
+    """Parse a piece of a file the fast way; None where it is not regular."""
+    structure = Structure(scan.delimiter, scan.line_end)
+    structure.see(piece)
+    counts = structure.count(len(schema) - 2)
+    if not counts.is_regular:
+        return None
+    path.write_bytes(piece)
+    try:
+        return list(_parsed(path, scan, counts, schema, header=False)), counts
+    except NOT_AS_COUNTED:
+        return None
+    finally:
+        path.unlink()
+
+
+class _Lines:
+    """The physical lines of a file, to be taken in pieces or one by one, with a look ahead.
+
+    `done` is the number of lines that were taken.
+    """
+
+    def __init__(self, stream: BinaryIO, line_end: bytes):
+        self._stream, self._line_end = stream, line_end
+        self._ahead: list[bytes] = []
+        self._next = 0
+        self._rest = b""
+        self._is_at_end = False
+        self.done = 0
+
+    def piece(self) -> bytes:
+        """Return whole lines, PIECE_BYTES or one line of them at least; they are not taken yet."""
+        self._rest = b"".join(self._ahead[self._next :]) + self._rest
+        self._ahead, self._next = [], 0
+        size = self._fill()
+        return self._rest[:size]
+
+    def drop_piece(self, piece: bytes, lines: int) -> None:
+        """Take a piece of so many lines."""
+        self._rest = self._rest[len(piece) :]
+        self.done += lines
+
+    def peek(self, index: int) -> bytes | None:
+        """Return one of the next lines with its end, None after the last."""
+        while len(self._ahead) <= self._next + index:
+            size = self._fill()
+            if not size:
+                return None
+            *lines, last = self._rest[:size].split(self._line_end)
+            self._ahead.extend(line + self._line_end for line in lines)
+            if last:
+                self._ahead.append(last)
+            self._rest = self._rest[size:]
+        return self._ahead[self._next + index]
+
+    def drop(self, count: int) -> int:
+        """Take the next lines; return their size in bytes."""
+        self.peek(count - 1)
+        size = sum(map(len, self._ahead[self._next : self._next + count]))
+        self._next += count
+        self.done += count
+        return size
+
+    def _fill(self) -> int:
+        """Have whole lines ready in the rest; return the size that they take there."""
+        parts = [self._rest]
+        size, has_line = len(self._rest), self._line_end in self._rest
+        while not self._is_at_end and (size < PIECE_BYTES or not has_line):
+            chunk = self._stream.read(PIECE_BYTES)
+            self._is_at_end = not chunk
+            parts.append(chunk)
+            size += len(chunk)
+            has_line = has_line or self._line_end in chunk
+        self._rest = b"".join(parts)
+        if self._is_at_end:
+            return size
+        return self._rest.rfind(self._line_end) + len(self._line_end)
+
+
+def _records(lines: _Lines, size: int, delimiter: str, width: int) -> Iterator[Record | Reject]:
+    """Take the records that start within `size` bytes; yield their fields, or why not.
 
     A record that opens a quote goes on over the next lines until the quote is closed. Where the
     result is no valid record, only its first line is rejected and reading starts again on the
@@ -178,40 +324,25 @@ def _records(path: Path, scan: Scan, width: int) -> Iterator[Record | Reject]:
     fields, of whose further lines none could be a record, is rejected as a whole.) A blank line is
     no record, unless the file has one column.
     """
-    source = _physical_lines(path, scan.line_end)
-    ahead: deque[bytes] = deque()
-    done = 0
-
-    def peek(index: int) -> bytes | None:
-        while len(ahead) <= index and (line := next(source, None)) is not None:
-            ahead.append(line)
-        return ahead[index] if index < len(ahead) else None
-
-    while (line := peek(0)) is not None:
-        used = 1
-        if done < scan.header_lines or (width > 1 and not line.strip(b"\r\n")):
-            pass
-        else:
-            fields, problem = _parse(line, scan.delimiter)
-            text, size = [line], len(line)
-            while problem is _OPEN and size < MAX_RECORD_BYTES and (more := peek(len(text))):
-                text.append(more)
-                size += len(more)
-                if b'"' in more.replace(b'""', b""):
-                    fields, problem = _parse(b"".join(text), scan.delimiter)
-            if problem is None and len(fields) != width:
-                problem = f"{len(fields)} fields found, {width} expected"
-                if any(_could_be_record(more, scan.delimiter, width) for more in text[1:]):
-                    problem, text = _OPEN, [line]
-            elif problem and len(text) > 1:
+    while size > 0 and (line := lines.peek(0)) is not None:
+        if width > 1 and not line.strip(b"\r\n"):
+            size -= lines.drop(1)
+            continue
+        fields, problem = _parse(line, delimiter)
+        text, length = [line], len(line)
+        while problem is _OPEN and length < MAX_RECORD_BYTES and (more := lines.peek(len(text))):
+            text.append(more)
+            length += len(more)
+            if b'"' in more.replace(b'""', b""):
+                fields, problem = _parse(b"".join(text), delimiter)
+        if problem is None and len(fields) != width:
+            problem = f"{len(fields)} fields found, {width} expected"
+            if any(_could_be_record(more, delimiter, width) for more in text[1:]):
                 problem, text = _OPEN, [line]
-            used = len(text)
-            yield Reject(done + 1, problem, _shown(b"".join(text))) if problem else fields
-        for _ in range(used):
-            ahead.popleft()
-        done += used
-    if done != scan.lines:
-        raise FileRefused(f"{done} of {scan.lines} lines read: load it when it is complete")
+        elif problem and len(text) > 1:
+            problem, text = _OPEN, [line]
+        yield Reject(lines.done + 1, problem, _shown(b"".join(text))) if problem else fields
+        size -= lines.drop(len(text))
 
 
 _OPEN = "a quote is opened and not closed"
@@ -260,19 +391,3 @@ def _field_pattern(delimiter: str) -> re.Pattern:
     return re.compile(
         rf'(?:"([^"]*(?:""[^"]*)*)"|([^"{mark}][^{mark}]*)?)({mark}|\Z)', flags=re.DOTALL
     )
-
-
-def _physical_lines(path: Path, line_end: bytes) -> Iterator[bytes]:
-    """Yield the lines of a file with their ends, without its byte order mark."""
-    with path.open("rb") as stream:
-        if stream.read(len(UTF8_BOM)) != UTF8_BOM:
-            stream.seek(0)
-        if line_end == b"\n":
-            yield from stream
-            return
-        rest = b""
-        while chunk := stream.read(1 << 20):
-            *lines, rest = (rest + chunk).split(line_end)
-            yield from (line + line_end for line in lines)
-        if rest:
-            yield rest

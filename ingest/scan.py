@@ -43,7 +43,7 @@ class Scan:
     not UTF-8 and was taken as another encoding. `header` holds the column names as the file spells
     them, on `header_lines` physical lines out of `lines`; `line_end` is the byte that ends a line
     (LF, or CR in a file without LF). `records` is the number of records after the header, counted
-    by line ends outside quotes; `quoted_line_ends` are the others. `is_regular` tells that this
+    by line ends outside quotes, `quoted_line_ends` of those inside. `is_regular` tells that this
     count holds and that the fast reader takes every record as it stands: quotes in balance with no
     space beside them, as many delimiters as such records have, one kind of line end, no NUL, no
     blank line. A file without any byte has an empty header.
@@ -62,6 +62,11 @@ class Scan:
     quoted_line_ends: int
     is_regular: bool
 
+    @property
+    def about(self) -> int:
+        """How many records there may be: in an irregular file, quotes tell nothing."""
+        return self.records if self.is_regular else max(self.lines - self.header_lines, 0)
+
 
 def scan_file(file: LandedFile, encoding: str | None = None) -> Scan:
     """Read a file once, in constant memory but for one byte per line and stray quote.
@@ -76,10 +81,6 @@ def scan_file(file: LandedFile, encoding: str | None = None) -> Scan:
     is_guessed = encoding is None
     encoding = encoding or _encoding_by_mark(file, compression)
     utf8 = _Utf8Check()
-    structure: list[bytes] = []
-    delimiters = 0
-    is_quoted = has_nul = has_blank_line = has_space_at_quote = False
-    before = b"\n"
     with open_csv(file, compression) as stream:
         if encoding in UTF8:
             chunks = iter(lambda: stream.read(CHUNK_BYTES), b"")
@@ -89,38 +90,16 @@ def scan_file(file: LandedFile, encoding: str | None = None) -> Scan:
         _refuse_other_formats(start)
         line_end = b"\r" if b"\r" in start and b"\n" not in start else b"\n"
         header, header_lines, delimiter = _read_header(start, line_end)
-        mark = delimiter.encode()
-        # Without all other bytes, records and fields can be counted; a pair of quotes that then
-        # has nothing between holds none of these marks.
-        not_marks = bytes(set(range(256)) - set(b'"\r\n' + mark))
-        space_at_quote = re.compile(b'(?:["\r\n%b]|^) +"|" +(?:[\r\n%b]|$)' % (mark, mark))
+        structure = Structure(delimiter, line_end)
         while chunk:
             if is_guessed:
                 utf8.see(chunk)
-            marks = chunk.translate(None, not_marks).replace(b'""', b"")
-            parts = marks.split(b'"')
-            delimiters += sum(part.count(mark) for part in parts[is_quoted::2])
-            is_quoted ^= len(parts) % 2 == 0
-            structure.append(marks.translate(None, mark).replace(b'""', b""))
-            has_nul = has_nul or 0 in chunk
-            seam = before + chunk[:2]
-            has_blank_line = has_blank_line or _has_blank_line(chunk) or _has_blank_line(seam)
-            if not has_space_at_quote and (b'"' in chunk or b'"' in before):
-                seamless = before + chunk
-                has_space_at_quote = (b' "' in seamless or b'" ' in seamless) and bool(
-                    space_at_quote.search(seamless)
-                )
-            before = (before + chunk[-2:])[-2:]
+            structure.see(chunk)
             chunk = next(chunks, b"")
         if is_guessed:
             utf8.see(b"", is_end=True)
         file_id = stream.digest.hexdigest()
-    marks = b"".join(structure)
-    returns, pairs, feeds = (marks.count(mark) for mark in (b"\r", b"\r\n", b"\n"))
-    one_kind_of_line_end = returns == 0 or feeds == 0 or returns == pairs == feeds
-    unended = int(bool(start) and not before.endswith(line_end))
-    line_ends_outside, line_ends_inside = _count_by_quoting(marks, line_end)
-    records = max(line_ends_outside + unended - 1, 0)
+    counts = structure.count(len(header))
     return Scan(
         file_id=file_id,
         place=Place(file.name, *stamp, compression),
@@ -130,16 +109,79 @@ def scan_file(file: LandedFile, encoding: str | None = None) -> Scan:
         header=_decoded(header, SINGLE_BYTE if utf8.looks_single_byte else "utf-8"),
         header_lines=header_lines,
         line_end=line_end,
-        lines=marks.count(line_end) + unended,
-        records=records,
-        quoted_line_ends=line_ends_inside,
-        is_regular=(
-            not is_quoted
-            and delimiters == (records + 1) * (len(header) - 1)
-            and one_kind_of_line_end
-            and not (has_nul or has_blank_line or has_space_at_quote)
-        ),
+        lines=counts.lines,
+        records=max(counts.records - 1, 0),
+        quoted_line_ends=counts.quoted_line_ends - max(header_lines - 1, 0),
+        is_regular=counts.is_regular,
     )
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What `Structure` counted: physical lines, records, line ends in quotes, and regularity."""
+
+    lines: int
+    records: int
+    quoted_line_ends: int
+    is_regular: bool
+
+
+class Structure:
+    """Counts the records of CSV text, which it sees chunk by chunk, without parsing it."""
+
+    def __init__(self, delimiter: str, line_end: bytes):
+        self._mark, self._line_end = delimiter.encode(), line_end
+        # Without all other bytes, records and fields can be counted; a pair of quotes that then
+        # has nothing between holds none of these marks.
+        self._not_marks = bytes(set(range(256)) - set(b'"\r\n' + self._mark))
+        self._space_at_quote = re.compile(
+            b'(?:["\r\n%b]|^) +"|" +(?:[\r\n%b]|$)' % (self._mark, self._mark)
+        )
+        self._marks: list[bytes] = []
+        self._delimiters = 0
+        self._is_quoted = self._is_odd = False
+        self._before = b"\n"
+
+    def see(self, chunk: bytes) -> None:
+        """Take the next chunk, which is not empty."""
+        marks = chunk.translate(None, self._not_marks).replace(b'""', b"")
+        parts = marks.split(b'"')
+        self._delimiters += sum(part.count(self._mark) for part in parts[self._is_quoted :: 2])
+        self._is_quoted ^= len(parts) % 2 == 0
+        self._marks.append(marks.translate(None, self._mark).replace(b'""', b""))
+        before = self._before
+        self._is_odd = (
+            self._is_odd
+            or 0 in chunk
+            or _has_blank_line(chunk)
+            or _has_blank_line(before + chunk[:2])
+            or ((b'"' in chunk or b'"' in before) and self._has_space_at_quote(before + chunk))
+        )
+        self._before = (before + chunk[-2:])[-2:]
+
+    def _has_space_at_quote(self, text: bytes) -> bool:
+        return (b' "' in text or b'" ' in text) and bool(self._space_at_quote.search(text))
+
+    def count(self, width: int) -> Counts:
+        """Return the counts of what was seen, for records of `width` fields."""
+        marks = b"".join(self._marks)
+        returns, pairs, feeds = (marks.count(mark) for mark in (b"\r", b"\r\n", b"\n"))
+        one_kind_of_line_end = returns == 0 or feeds == 0 or returns == pairs == feeds
+        unended = int(bool(self._marks) and not self._before.endswith(self._line_end))
+        lines = marks.count(self._line_end) + unended
+        outside = sum(part.count(self._line_end) for part in marks.split(b'"')[::2])
+        records = outside + unended
+        return Counts(
+            lines=lines,
+            records=records,
+            quoted_line_ends=lines - records,
+            is_regular=(
+                not self._is_quoted
+                and not self._is_odd
+                and one_kind_of_line_end
+                and self._delimiters == records * (width - 1)
+            ),
+        )
 
 
 def _encoding_by_mark(file: LandedFile, compression: str | None) -> str:
@@ -200,13 +242,6 @@ def _refuse_other_formats(start: bytes) -> None:
     for magic, name in OTHER_FORMATS.items():
         if start.startswith(magic):
             raise FileRefused(f"holds {name}: expected CSV text; convert it")
-
-
-def _count_by_quoting(marks: bytes, line_end: bytes) -> tuple[int, int]:
-    """Count the line ends outside and inside quotes."""
-    parts = marks.split(b'"')
-    outside = sum(part.count(line_end) for part in parts[::2])
-    return outside, marks.count(line_end) - outside
 
 
 def _read_header(start: bytes, line_end: bytes) -> tuple[tuple[str, ...], int, str]:

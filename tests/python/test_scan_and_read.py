@@ -154,8 +154,14 @@ FILES = {
 }
 
 
+@pytest.mark.parametrize("piece_bytes", [None, 1, 9])
 @pytest.mark.parametrize("name", FILES)
-def test_file(name: str, tmp_path: Path) -> None:
+def test_file(
+    name: str, piece_bytes: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the size of the pieces in which an irregular file is read."""
+    if piece_bytes:
+        monkeypatch.setattr("ingest.read.PIECE_BYTES", piece_bytes)
     content, expected, rejected = FILES[name]
     _, rows, rejects, _ = read(tmp_path, content)
     assert rows == expected
@@ -240,6 +246,23 @@ def test_stray_quote_before_many_quoted_fields(tmp_path: Path) -> None:
     _, rows, rejects, _ = read(tmp_path, b"a,b\n" + b"\n".join(lines) + b"\n")
     assert (len(rows), len(rejects)) == (60_000, 1)
     assert time.perf_counter() - started < 10
+
+
+def test_irregular_file_of_many_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broken record here and there: the regular pieces between, all of one size, are right."""
+    monkeypatch.setattr("ingest.read.PIECE_BYTES", 1_000)
+    expected, rejected, lines = [], [], []
+    for number in range(20_000):
+        if number % 1_500 == 700:
+            lines.append(f'{number:05d},"')
+            rejected.append((number + 2, OPEN, lines[-1]))
+        else:
+            lines.append(f'{number:05d},"text"')
+            expected.append((f"{number:05d}", "text"))
+    _, rows, rejects, numbers = read(tmp_path, "\n".join(["a,b", *lines, ""]).encode())
+    assert rows == expected
+    assert [(each.line, each.reason, each.raw_text) for each in rejects] == rejected
+    assert numbers == [int(a) + 1 for a, _ in expected]
 
 
 def test_too_many_rejects(tmp_path: Path) -> None:
