@@ -7,6 +7,7 @@
 """
 
 import csv
+import errno
 import fcntl
 import filecmp
 import io
@@ -41,10 +42,11 @@ from tenacity import (
     Retrying,
     retry_if_exception_type,
     stop_after_attempt,
-    wait_exponential_jitter,
+    wait_exponential,
+    wait_random,
 )
-from urllib3.exceptions import HTTPError, InvalidHeader, ReadTimeoutError
-from urllib3.util import Retry
+from urllib3.exceptions import HTTPError, InvalidHeader, LocationParseError, ReadTimeoutError
+from urllib3.util import Retry, parse_url
 
 PROJECT = Path(__file__).resolve().parent.parent
 BTS_URL = "https://www.transtats.bts.gov/PREZIP/"
@@ -182,9 +184,7 @@ class Progress:
         if not self.is_terminal or not total:
             yield lambda done: None
             return
-        with click.progressbar(
-            length=total, label=label, file=sys.stderr, update_min_steps=max(total // 200, 1)
-        ) as bar:
+        with click.progressbar(length=total, label=label, file=sys.stderr) as bar:
             yield bar.update
 
 
@@ -193,7 +193,7 @@ def main() -> None:
     """Run the command. The text of `--help` is the module's."""
 
 
-@main.command()
+@main.command(short_help="Monthly files of all US flights.")
 @click.option(
     "--from", "first", type=MonthType(), required=True, help="The first month, such as 2023-01."
 )
@@ -278,7 +278,7 @@ def bts(
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if first > last:
         raise click.UsageError(f"--from {first:%Y-%m} comes after --to {last:%Y-%m}")
-    if not re.match(r"https?://[^/?#]", base_url):
+    if not is_web_address(base_url):
         raise click.UsageError(f"--base-url {base_url!r}: expected http://... or https://...")
     folder = (landing or PROJECT / "landing") / BTS_FOLDER
     settings = Settings(
@@ -491,7 +491,7 @@ class Fetcher:
         if after is not None:
             return after
         backoff = self.settings.backoff
-        return wait_exponential_jitter(initial=backoff, max=60, jitter=backoff / 2)(state)
+        return (wait_exponential(multiplier=backoff, max=60) + wait_random(0, backoff / 2))(state)
 
     def _say_retry(self, state: RetryCallState) -> None:
         self.progress.say(
@@ -632,6 +632,15 @@ class Fetcher:
         return status, size
 
 
+def is_web_address(url: str) -> bool:
+    """Tell whether a text is the address of an HTTP server."""
+    try:
+        parts = parse_url(url)
+    except LocationParseError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.host)
+
+
 def months(first: date, last: date) -> Iterator[date]:
     """Yield the first day of each month from `first` to `last`, both included."""
     for number in range(first.year * 12 + first.month - 1, last.year * 12 + last.month):
@@ -725,7 +734,11 @@ def check_zip(path: Path, month: date, min_rows: int) -> None:
             damaged = archive.testzip() if len(names) > 1 else None
             if damaged:
                 raise DamagedZip(f"the zip file is damaged: wrong checksum of {damaged}")
-    except DAMAGE as error:
+    except (*DAMAGE, OSError) as error:
+        # Damage may point before the start of the file (EINVAL), and that found by a decompressor
+        # has no number. Other errors are those of the disk.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
         raise DamagedZip(f"the file is not an intact zip file: {error}") from error
 
 
@@ -735,8 +748,8 @@ def check_csv(stream: BinaryIO, month: date, min_rows: int) -> None:
     Raises MonthFailed, and what zipfile raises for damage.
     """
     lines = io.BufferedReader(stream, CHUNK_BYTES)
-    header = lines.readline().rstrip(b"\r\n").decode("latin-1")
-    if header not in map(as_header, BTS_HEADERS):
+    header = lines.readline()
+    if header.rstrip(b"\r\n").decode("latin-1") not in map(as_header, BTS_HEADERS):
         raise MonthFailed(header_difference(header))
     rows, first, last = 0, b"", b""
     for line in lines:
@@ -746,7 +759,7 @@ def check_csv(stream: BinaryIO, month: date, min_rows: int) -> None:
     if rows < min_rows:
         raise MonthFailed(f"its CSV file has {rows:,} records; expected at least {min_rows:,}")
     for which, line in (("first", first), ("last", last)):
-        record = next(csv.reader([line.decode("latin-1")]), [])
+        record = fields(line)
         if len(record) != len(BTS_HEADERS[0]):
             raise MonthFailed(
                 f"its {which} record has {len(record)} fields; expected {len(BTS_HEADERS[0])}"
@@ -761,9 +774,18 @@ def as_header(names: list[str]) -> str:
     return ",".join(f'"{name}"' if name else "" for name in names)
 
 
-def header_difference(header: str) -> str:
+def fields(line: bytes) -> list[str]:
+    """Return the fields of a line; a line that is none of CSV is one field."""
+    text = line.decode("latin-1").rstrip("\r\n")
+    try:
+        return next(csv.reader([text]), [])
+    except csv.Error:
+        return [text]
+
+
+def header_difference(header: bytes) -> str:
     """Say where a header first differs from both that are known."""
-    found = next(csv.reader([header]), [])
+    found = fields(header)
     expected = min(BTS_HEADERS, key=lambda names: len(set(names) - set(found)))
     if found == expected:
         return "its header is not in quotes as it was in all files so far"

@@ -241,6 +241,7 @@ class Zone:
             **options,
         )
         assert "Traceback" not in result.stderr, result.stderr
+        assert "Warning" not in result.stderr, result.stderr
         return result
 
     def fetch(self, *args: object, code: int = 0, **options: object) -> dict[str, tuple[str, str]]:
@@ -569,6 +570,10 @@ BAD_FILES = {
         lambda: with_csv(csv_of("2023-01").replace(b'"', b"")),
         "its header is not in quotes",
     ),
+    "no CSV at all": (
+        lambda: with_csv(b"<" * 200_000),
+        "column 1 of its header is '<<<",
+    ),
     "no rows": (
         lambda: with_csv(csv_of("2023-01").splitlines(keepends=True)[0]),
         "its CSV file has 0 records; expected at least 100",
@@ -788,7 +793,10 @@ def test_notes_that_are_damaged(zone: Zone, server: Server) -> None:
         (("--from", "0000-01", "--to", "2023-02"), "expected a month, such as 2023-01"),
         (("--from", "1987-09", "--to", "1987-10"), "the data begin in 1987-10"),
         (("--from", "2023-02", "--to", "2023-01"), "--from 2023-02 comes after --to 2023-01"),
-        ((*JANUARY, "--base-url", "ftp://example"), "expected http://... or https://..."),
+        *(
+            ((*JANUARY, "--base-url", url), "expected http://... or https://...")
+            for url in ("ftp://example", "example.org", "http://", "http://[bad/", "http://a:99999")
+        ),
         ((*JANUARY, "--retries", "-1"), "-1 is not in the range"),
         ((*JANUARY, "--timeout", "0"), "0.0 is not in the range"),
     ],
