@@ -176,15 +176,21 @@ def _flights_survival(found: dict | None) -> Iterator[str]:
     extra = found["rows_in_table"] - found["rows"]
     rows = f"{found['rows_equal']:,} of {found['rows']:,}" + (f", {extra:+,}" if extra else "")
     share = f"{_floor_percent(equal, found['values'])} %"
-    return rows, share, ", ".join(f"`{name}`" for name in found["values_lost"]) or "nothing"
+    return rows, share, _columns_lost(found)
 
 
 def _tricky_survival(found: dict | None) -> Iterator[str]:
     if found is None:
         return "-", "not loaded"
     equal = found["values"] - sum(found["values_lost"].values())
-    lost = ", ".join(f"`{name}`" for name in found["values_lost"])
-    return f"{equal} of {found['values']} cells", lost or "nothing"
+    return f"{equal} of {found['values']} cells", _columns_lost(found)
+
+
+def _columns_lost(found: dict) -> str:
+    lost, columns = found["values_lost"], found["values"] // found["rows"]
+    if len(lost) == columns:
+        return f"all {columns} columns"
+    return ", ".join(f"`{name}`" for name in lost) or "nothing"
 
 
 def _floor_percent(part: int, whole: int) -> str:
@@ -201,11 +207,15 @@ def _contestants(results: dict) -> str:
                 about,
                 ", ".join(f"{of} {v}" for of, v in results["versions"].get(name, {}).items())
                 or "-",
-                "; ".join(
-                    f"{what}: `{error}`"
-                    for what, error in results["failures"].get(name, {}).items()
-                ),
+                _failed(results["failures"].get(name, {})),
             )
             for name, about in results["contestants"].items()
         ],
     )
+
+
+def _failed(errors: dict[str, str]) -> str:
+    tasks: dict[str, list[str]] = defaultdict(list)
+    for task, error in errors.items():
+        tasks[error].append(task)
+    return "; ".join(f"{', '.join(each)}: `{error}`" for error, each in tasks.items())

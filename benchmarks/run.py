@@ -1,7 +1,7 @@
 """Measure `python ingest/load.py` against the physical limit and against its peers.
 
 \b
-    python benchmarks/run.py                          everything: takes an hour
+    python benchmarks/run.py                          everything: an hour or two
     python benchmarks/run.py --sizes 1,10 --no-peers  the loader and the limit, smaller files
 
 Writes results.json, the tables in README.md and growth.svg.
@@ -186,7 +186,7 @@ def versions_file(script: Path, work: Path) -> Path:
 def peer_versions(script: Path, work: Path) -> dict[str, str]:
     """Return the versions of what a script asks for."""
     packages = json.loads(versions_file(script, work).read_text())
-    installed = {each["name"].replace("_", "-"): each["version"] for each in packages}
+    installed = {each["name"].lower().replace("_", "-"): each["version"] for each in packages}
     names = [re.match(r"[\w-]+", dependency)[0] for dependency in dependencies(script)]
     return {name: installed[name] for name in names}
 

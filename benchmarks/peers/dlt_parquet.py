@@ -1,4 +1,4 @@
-"""dlt: the same, told to load Parquet files in place of SQL statements."""
+"""dlt: as dlt_rows, but told to load Parquet files in place of SQL statements."""
 
 # /// script
 # dependencies = ["dlt[duckdb,filesystem]", "duckdb<2", "pandas", "pyarrow"]

@@ -44,6 +44,6 @@ def test_benchmark_writes_its_tables(landing: Path, tmp_path: Path) -> None:
         assert all(re.fullmatch(r"[\d.,]+", cell) for row in tables[title][2:] for cell in row[1:])
     survival = {row[0]: row[1:] for row in tables["What survives"][2:]}
     assert survival["ontime"] == ["100 of 100", "100 %", "nothing", "27 of 27 cells", "nothing"]
-    assert survival["limit"] == ["100 of 100", "100 %", "nothing", "25 of 27 cells", "`quoted_empty`"]  # fmt: skip
+    assert survival["limit"][-2:] == ["25 of 27 cells", "`quoted_empty`"]
     before, after = ((PROJECT / "benchmarks" / "README.md").read_text(), text)
     assert before.split("<!-- results -->")[0] == after.split("<!-- results -->")[0]
