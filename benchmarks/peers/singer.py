@@ -1,6 +1,6 @@
 """Singer: `tap-csv-folder` piped into `target-duckdb` (Meltano's own tap-csv is not on PyPI)."""
 
-# DuckDB of the time of target-duckdb's newest release: with 1.5 it loses the first row of each batch.
+# DuckDB as old as target-duckdb: with 1.5 the first row of each batch is lost.
 # /// script
 # dependencies = ["duckdb<1.2", "tap-csv-folder", "target-duckdb"]
 # ///
