@@ -91,7 +91,7 @@ lock: ## Write the lock files anew from pyproject.toml, with the newest versions
 
 clean: ## Remove what can be made again; landing/ and warehouse/ stay
 	rm -rf $(VENV) target logs *.egg-info .pytest_cache .ruff_cache
-	find ingest tests -name __pycache__ -prune -exec rm -rf {} +
+	find ingest tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## /\1\t/p' Makefile | awk -F '\t' '{ printf "  make %-6s %s\n", $$1, $$2 }'
