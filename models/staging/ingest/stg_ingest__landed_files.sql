@@ -13,10 +13,14 @@ renamed as (
         table_name,
         path as landing_path,
         header as header_json,
+        column_names as column_names_json,
+        column_changes as column_changes_json,
         encoding,
         delimiter,
         compression,
         tags as tags_json,
+        places as places_json,
+        retired_because,
         bytes as size_bytes,
         records_read,
         rows_loaded,
@@ -24,6 +28,7 @@ renamed as (
         is_current,
         modified_at,
         loaded_at,
+        retired_at,
         _dlt_load_id as load_id
 
     from source
