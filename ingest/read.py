@@ -219,8 +219,8 @@ def _read_in_pieces(
             progress(len(records))
         if lines.done != scan.lines:
             raise FileRefused(
-                f"it changed while it was read ({scan.lines} lines, now {lines.done}): load it again"
-                " when it is complete"
+                f"it changed while it was read ({scan.lines} lines, now {lines.done}):"
+                " load it again when it is complete"
             )
     return reading
 
