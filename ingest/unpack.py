@@ -1,6 +1,7 @@
 """What a CSV file was delivered in: plain, compressed or in a zip archive, in some encoding."""
 
 import codecs
+import errno
 import hashlib
 import io
 import lzma
@@ -122,11 +123,21 @@ def _damage_refused(compression: str | None) -> Iterator[None]:
     """Turn what the libraries say of a damaged archive into FileRefused."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
-        # The operating system's errors have a number, those of a decompressor have none.
-        if isinstance(error, OSError) and error.errno is not None:
+    except OSError as error:
+        # The operating system's errors have a number, those of a decompressor have none; but an
+        # invalid argument is an offset that only the damaged directory of a zip archive gives.
+        if error.errno not in (None, errno.EINVAL):
             raise
-        raise FileRefused(f"a damaged {compression} file: {error}; deliver it again") from error
+        raise _damaged(compression, error) from error
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError) as error:
+        raise _damaged(compression, error) from error
+    except (NotImplementedError, UnicodeDecodeError) as error:
+        # The directory of a zip archive asks for a later version, or has a name that is no text.
+        raise _damaged(compression, error) from error
+
+
+def _damaged(compression: str | None, error: Exception) -> FileRefused:
+    return FileRefused(f"a damaged {compression} file: {error}; deliver it again")
 
 
 def as_utf8(stream: BinaryIO, encoding: str) -> Iterator[bytes]:
