@@ -383,12 +383,12 @@ def _parse(line: bytes, delimiter: str) -> tuple[Record, str | None]:
             return fields, None
     if re.fullmatch(r'"[^"]*(?:""[^"]*)*', text[position:]):
         return [], _OPEN
-    return [], f"field {len(fields) + 1}: text after the closing quote"
+    is_quoted = text.startswith('"', position)
+    problem = "text after the closing quote" if is_quoted else "a line end outside quotes"
+    return [], f"field {len(fields) + 1}: {problem}"
 
 
 @cache
 def _field_pattern(delimiter: str) -> re.Pattern:
     mark = re.escape(delimiter)
-    return re.compile(
-        rf'(?:"([^"]*(?:""[^"]*)*)"|([^"{mark}][^{mark}]*)?)({mark}|\Z)', flags=re.DOTALL
-    )
+    return re.compile(rf'(?:"([^"]*(?:""[^"]*)*)"|([^"\r\n{mark}][^\r\n{mark}]*)?)({mark}|\Z)')
