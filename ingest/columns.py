@@ -5,7 +5,7 @@ import tomllib
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -26,6 +26,7 @@ class Source:
 
     columns: tuple[str, ...] = ()
     frozen: bool = False
+    any_subset: bool = False
     encoding: str | None = None
 
 
@@ -39,12 +40,11 @@ def known_sources() -> dict[str, Source]:
                 source = Source(**settings)
                 if source.encoding:
                     codecs.lookup(source.encoding)
-                columns = tuple(source.columns)
-                sources[f"{name}_{table}"] = Source(columns, source.frozen, source.encoding)
+                sources[f"{name}_{table}"] = replace(source, columns=tuple(source.columns))
     except (tomllib.TOMLDecodeError, LookupError, TypeError, AttributeError) as error:
         raise LoadError(
             f"{SOURCES} is not understood: {error}; expected [<source>.<table>] with columns,"
-            " frozen and encoding"
+            " frozen, any_subset and encoding"
         ) from None
     return sources
 
@@ -140,6 +140,15 @@ class TableColumns:
             "reordered": kept != [name for name in names if name in before],
         }
         return {kind: found for kind, found in changes.items() if found}
+
+
+def unexpected(changes: dict[str, object]) -> dict[str, object]:
+    """Leave of `TableColumns.changes` what matters where a file may have any of the columns.
+
+    That is the added columns, but for one without a name: a delimiter at the end of each line.
+    """
+    added = [name for name in changes.get("added", ()) if name.strip()]
+    return {"added": added} if added else {}
 
 
 def changes_in_words(changes: dict) -> str:

@@ -13,6 +13,7 @@ from ingest.columns import (
     changes_in_words,
     column_names,
     known_sources,
+    unexpected,
 )
 from ingest.errors import FileRefused
 from ingest.landing import LandedFile, Place, file_stamp
@@ -200,9 +201,11 @@ def _add_columns(plan: Plan, versions: list[Version]) -> None:
         table, header = tables[step.file.raw_table], step.scan.header
         source = known_sources().get(step.file.raw_table, Source())
         names = column_names(header, table.names)
-        if source.frozen and source.columns:
+        if source.columns and (source.frozen or source.any_subset):
             table.header = source.columns
         changes = table.changes(header, names)
+        if source.any_subset:
+            changes = unexpected(changes)
         if source.frozen and changes:
             note = f"its columns are frozen, and this file's differ: {changes_in_words(changes)}"
             plan.steps[position] = replace(step, status="refused", scan=None, note=note)
