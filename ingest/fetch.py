@@ -21,7 +21,7 @@ import sys
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import date
@@ -47,6 +47,8 @@ from tenacity import (
 )
 from urllib3.exceptions import HTTPError, InvalidHeader, LocationParseError, ReadTimeoutError
 from urllib3.util import Retry, parse_url
+
+from ingest.report import Report, table
 
 PROJECT = Path(__file__).resolve().parent.parent
 BTS_URL = "https://www.transtats.bts.gov/PREZIP/"
@@ -168,26 +170,6 @@ class Settings:
     dry_run: bool
 
 
-class Progress:
-    """Progress on standard error: a bar on a terminal, plain lines elsewhere."""
-
-    def __init__(self) -> None:
-        self.is_terminal = sys.stderr.isatty()
-
-    def say(self, text: str) -> None:
-        """Print one line, in place of the bar where there is one."""
-        click.echo(f"\r\x1b[K{text}" if self.is_terminal else text, err=True)
-
-    @contextmanager
-    def bar(self, label: str, total: int | None) -> Iterator[Callable[[int], None]]:
-        """Show a bar of `total` bytes while the block runs; yield the function that moves it."""
-        if not self.is_terminal or not total:
-            yield lambda done: None
-            return
-        with click.progressbar(length=total, label=label, file=sys.stderr) as bar:
-            yield bar.update
-
-
 @click.group(help=__doc__)
 def main() -> None:
     """Run the command. The text of `--help` is the module's."""
@@ -284,11 +266,11 @@ def bts(
     settings = Settings(
         base_url.rstrip("/") + "/", retries, backoff, pause, timeout, min_rows, dry_run
     )
-    fetcher = Fetcher(folder, settings, Progress())
+    fetcher = Fetcher(folder, settings, Report())
     try:
         outcomes = fetcher.fetch_all(first, last)
     except KeyboardInterrupt:
-        fetcher.progress.say(f"\nInterrupted. {fetcher.what_is_kept()}")
+        fetcher.report.say("interrupted", f"\nInterrupted. {fetcher.what_is_kept()}")
         sys.exit(INTERRUPTED)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
@@ -297,7 +279,7 @@ def bts(
     for outcome in outcomes:
         if outcome.note:
             label = outcome.status.capitalize()
-            fetcher.progress.say(f"{label}: {outcome.month:%Y-%m}: {outcome.note}")
+            fetcher.report.say("note", f"{label}: {outcome.month:%Y-%m}: {outcome.note}")
     sys.exit(1 if any(outcome.status == "failed" for outcome in outcomes) else 0)
 
 
@@ -409,10 +391,10 @@ class MonthFiles:
 class Fetcher:
     """Asks a server for months, one request at a time, and lands what is new or changed."""
 
-    def __init__(self, folder: Path, settings: Settings, progress: Progress):
+    def __init__(self, folder: Path, settings: Settings, report: Report):
         self.folder = folder
         self.settings = settings
-        self.progress = progress
+        self.report = report
         self.files: MonthFiles | None = None
         self.next_request = 0.0
         self.session = requests.Session()
@@ -448,8 +430,10 @@ class Fetcher:
                 outcome = Outcome(month, "failed", note=str(error))
             outcome = replace(outcome, seconds=time.perf_counter() - started)
             outcomes.append(outcome)
-            if outcome.size is not None and not self.progress.is_terminal:
-                self.progress.say(f"{month:%Y-%m}: {outcome.status}, {outcome.size:,} bytes")
+            if outcome.size is not None and not self.report.is_terminal:
+                self.report.say(
+                    "fetched", f"{month:%Y-%m}: {outcome.status}, {outcome.size:,} bytes"
+                )
         return outcomes
 
     def fetch(self, month: date) -> tuple[Status, int | None]:
@@ -494,9 +478,10 @@ class Fetcher:
         return (wait_exponential(multiplier=backoff, max=60) + wait_random(0, backoff / 2))(state)
 
     def _say_retry(self, state: RetryCallState) -> None:
-        self.progress.say(
+        self.report.say(
+            "retry",
             f"{self.files.month:%Y-%m}: {state.outcome.exception()}; trying again in"
-            f" {state.next_action.sleep:.1f} s ({state.attempt_number} of {self.settings.retries})"
+            f" {state.next_action.sleep:.1f} s ({state.attempt_number} of {self.settings.retries})",
         )
 
     def _ask(self, files: MonthFiles, url: str) -> tuple[Status, int | None]:
@@ -590,14 +575,14 @@ class Fetcher:
             if not is_the_rest(response, files, offset):
                 files.drop_part()
                 raise TryAgain("the server sent what does not fit the part that was kept")
-            self.progress.say(f"{label}: going on after {offset:,} bytes")
+            self.report.say("resumed", f"{label}: going on after {offset:,} bytes")
         else:
             files.drop_part()
             version.write(files.part_note_path)
         length = content_length(response)
         total = None if length is None else offset + length
         size = offset
-        with files.part.open("ab") as part, self.progress.bar(label, total) as advance:
+        with files.part.open("ab") as part, self.report.progress(label, total, "bytes") as advance:
             advance(offset)
             try:
                 # What has arrived is written, however little: it is kept when the rest fails.
@@ -797,7 +782,6 @@ def header_difference(header: bytes) -> str:
 
 def closing_table(outcomes: list[Outcome]) -> str:
     """Format one line per month: month, bytes, status, seconds."""
-    header = ("month", "bytes", "status", "seconds")
     lines = [
         (
             f"{outcome.month:%Y-%m}",
@@ -807,14 +791,7 @@ def closing_table(outcomes: list[Outcome]) -> str:
         )
         for outcome in outcomes
     ]
-    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column in (0, 2) else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in (header, tuple("-" * width for width in widths), *lines)
-    )
+    return table(("month", "bytes", "status", "seconds"), lines, left=(0, 2))
 
 
 if __name__ == "__main__":

@@ -157,10 +157,14 @@ def main(
     if callable(signal.getsignal(signal.SIGINT)):
         signal.signal(signal.SIGINT, signal.default_int_handler)
     report = Report(as_json=as_json)
+    problems = []
     try:
         if forget:
-            with open_warehouse(target, read_only=dry_run) as warehouse:
-                outcomes = forget_files(forget, landing, warehouse, dry_run=dry_run)
+            chosen = to_forget(forget, landing, target)
+            if not dry_run:
+                with open_warehouse(target) as warehouse:
+                    warehouse.retire(chosen, FORGOTTEN)
+            outcomes = [Outcome(each.name, FORGOTTEN, each.rows, each.rejected) for each in chosen]
         else:
             landing, files = listed(landing, paths, report, dry_run=dry_run)
             with open_warehouse(target, read_only=dry_run) as warehouse:
@@ -169,15 +173,12 @@ def main(
                     outcomes = [expected(step) for step in plan.steps]
                 else:
                     outcomes = load(plan, warehouse, max_rejects, report)
-                if verify:
-                    for problem in warehouse.miscounted():
-                        raise LoadError(problem)
+                problems = warehouse.miscounted() if verify else []
+                for problem in problems:
+                    report.say("miscounted", f"Error: {problem}", level="error")
     except KeyboardInterrupt:
-        report.say(
-            "interrupted",
-            "\nInterrupted. Files are loaded whole or not at all; run again for the rest.",
-            level="error",
-        )
+        message = "Interrupted. Files are loaded whole or not at all; run again for the rest."
+        report.say("interrupted", message, level="error")
         sys.exit(INTERRUPTED)
     except LoadError as error:
         if not as_json:
@@ -185,7 +186,7 @@ def main(
         report.say("failed", error.message, level="error")
         sys.exit(error.exit_code)
     report.close(outcomes)
-    sys.exit(1 if any(outcome.status == "refused" for outcome in outcomes) else 0)
+    sys.exit(1 if problems or any(each.status == "refused" for each in outcomes) else 0)
 
 
 def listed(
@@ -309,12 +310,14 @@ def say_loaded(ready: PreparedFile, report: Report) -> None:
         )
 
 
-def forget_files(
-    names: tuple[str, ...], landing: Path | None, warehouse: Warehouse, *, dry_run: bool
-) -> list[Outcome]:
-    """Remove the rows of files, which are given by name or path; all of an archive's members."""
+def to_forget(names: tuple[str, ...], landing: Path | None, target: str | None) -> list[Version]:
+    """Return the current versions of files given by name or path; all of an archive's members.
+
+    Raises LoadError for a name that is not one of a file in the warehouse.
+    """
     landing = landing or PROJECT / "landing"
-    current = [version for version in warehouse.versions() if version.is_current]
+    with open_warehouse(target, read_only=True) as warehouse:
+        current = [version for version in warehouse.versions() if version.is_current]
     chosen: dict[Version, None] = {}
     for name in names:
         plain = zone.name_in(landing, name)
@@ -333,9 +336,7 @@ def forget_files(
                 " path, such as nycflights13/flights/flights.csv"
             )
         chosen |= dict.fromkeys(found)
-    if not dry_run:
-        warehouse.retire(list(chosen), FORGOTTEN)
-    return [Outcome(each.name, "forgotten", each.rows, each.rejected) for each in chosen]
+    return list(chosen)
 
 
 def expected(step: Step) -> Outcome:

@@ -219,7 +219,8 @@ def _read_in_pieces(
             progress(len(records))
         if lines.done != scan.lines:
             raise FileRefused(
-                f"{lines.done} of {scan.lines} lines read: load it when it is complete"
+                f"it changed while it was read ({scan.lines} lines, now {lines.done}):"
+                " load it again when it is complete"
             )
     return reading
 

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Protocol
@@ -45,7 +45,7 @@ class Report:
             click.echo(f"\r\x1b[K{message}" if self.is_terminal else message, err=True)
 
     @contextmanager
-    def progress(self, label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    def progress(self, label: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
         """Show progress over `total` units while the block runs; yield the function that moves it.
 
         A terminal gets a bar with the rate and the remaining time; elsewhere, what takes long gets
@@ -81,10 +81,10 @@ class Report:
             done += amount
             if time.monotonic() >= next_line:
                 next_line = time.monotonic() + LINE_EVERY_SECONDS
-                left = max(total - done, 0) / rate()
+                left = max((total or done) - done, 0) / rate()
                 self.say(
                     "progress",
-                    f"{label}: {done:,} of {total:,} {unit}, {rate():,.0f} {unit}/s,"
+                    f"{label}: {done:,} of {total or done:,} {unit}, {rate():,.0f} {unit}/s,"
                     f" {left:,.0f} s left",
                     done=done,
                     total=total,
@@ -98,7 +98,7 @@ class Report:
     def close(self, outcomes: list[FileOutcome]) -> None:
         """Say what became of each file, and of all together."""
         if not self.as_json:
-            click.echo(_table(outcomes))
+            click.echo(_files(outcomes))
             for outcome in outcomes:
                 if outcome.note:
                     message = f"{outcome.status.capitalize()}: {outcome.name}: {outcome.note}"
@@ -120,9 +120,19 @@ class Report:
         self.say("summary", f"{len(outcomes)} files", files=len(outcomes), by_status=counts)
 
 
-def _table(outcomes: list[FileOutcome]) -> str:
-    """Format one line per file: file, rows, rejected, status, seconds."""
-    header = ("file", "rows", "rejected", "status", "seconds")
+def table(header: Sequence[str], lines: list[Sequence[str]], *, left: Sequence[int]) -> str:
+    """Format lines of cells under a header; the columns `left` are flush left, others right."""
+    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in (header, ["-" * width for width in widths], *lines)
+    )
+
+
+def _files(outcomes: list[FileOutcome]) -> str:
     lines = [
         (
             outcome.name,
@@ -133,11 +143,4 @@ def _table(outcomes: list[FileOutcome]) -> str:
         )
         for outcome in outcomes
     ]
-    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column in (0, 3) else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in (header, tuple("-" * width for width in widths), *lines)
-    )
+    return table(("file", "rows", "rejected", "status", "seconds"), lines, left=(0, 3))

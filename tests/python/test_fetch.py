@@ -869,4 +869,4 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(zone: Zone, server:
     os.close(terminal)
     assert "2023-01" in shown
     assert "100%" in shown
-    assert "bytes" not in shown
+    assert "new," not in shown

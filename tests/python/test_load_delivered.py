@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import re
+import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from .conftest import Box, closing_table
+from .conftest import PROJECT, Box, closing_table
 
 ORDERS = "acme/orders/"
 A, B, C = "id,name\n1,a\n", "id,name\n2,b\n3,b\n", "id,name\n4,c\n"
@@ -280,6 +281,9 @@ def test_forget_what_is_not_there(box: Box) -> None:
         assert result.returncode == 1
         assert message in result.stderr
     assert box.run("--forget", "a.csv", "--full-refresh").returncode == 2
+    none = Box(box.landing, box.database.with_name("none.duckdb"))
+    assert none.run("--forget", ORDERS + "a.csv").returncode == 1
+    assert not none.database.exists()
     assert ids(box) == ["1"]
 
 
@@ -310,6 +314,62 @@ def test_json_for_machines(box: Box) -> None:
     (event,) = [json.loads(line) for line in failed.stdout.splitlines()]
     assert (event["event"], event["level"]) == ("failed", "error")
     assert "nowhere" in event["message"]
+
+
+# The real command, but something happens to a file at a moment that no test could hit: `moment`
+# is the function before which it happens, `deed` what happens to the file `a.csv`.
+MEANWHILE = """
+import sys; sys.path[0] = {project!r}
+from ingest import load, plan
+module = {module}
+original = module.{moment}
+def meanwhile(*args, **options):
+    first = args[0] if {module_name!r} == "load" else args[0].path
+    result = None if {before} else original(*args, **options)
+    if first.name == "a.csv":
+        {deed}
+    return original(*args, **options) if {before} else result
+module.{moment} = meanwhile
+load.main()
+"""
+GROWS = 'first.open("a").write("9,z" + chr(10))'
+GOES = "first.unlink()"
+
+
+@pytest.mark.parametrize(
+    ("moment", "before", "deed", "message"),
+    [
+        ("plan.scan_file", True, GOES, "no such file"),
+        ("plan.scan_file", False, GROWS, "changed while it was read"),
+        ("load.read_file", True, GROWS, "changed while it was read"),
+        ("load.read_file", False, GROWS, "changed while it was read"),
+        ("load.read_file", True, GOES, "no such file|cannot open file|No files found"),
+        ("load.read_file", False, GOES, "no such file"),
+    ],
+)
+def test_file_that_changes_or_goes_while_it_is_read(
+    moment: str, before: bool, deed: str, message: str, box: Box
+) -> None:
+    """It is refused and said, the others are loaded, and the next run takes what is there."""
+    path = box.write(ORDERS + "a.csv", A)
+    box.write(ORDERS + "b.csv", B)
+    module, name = moment.split(".")
+    code = MEANWHILE.format(
+        project=str(PROJECT),
+        module=module,
+        module_name=module,
+        moment=name,
+        before=before,
+        deed=deed,
+    )
+    result = box.run(command=(sys.executable, "-c", code))
+    assert result.returncode == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    assert re.search(f"Refused: {ORDERS}a.csv: .*({message})", result.stderr), result.stderr
+    assert ids(box) == ["2", "3"]
+    box.check_registry()
+    box.load()
+    assert ids(box) == (["1", "2", "3", "9"] if path.exists() else ["2", "3"])
 
 
 def test_registry_of_an_earlier_release(box: Box) -> None:
