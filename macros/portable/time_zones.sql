@@ -13,3 +13,12 @@
 {% macro duckdb__utc_to_local(utc_timestamp, time_zone) -%}
     timezone({{ time_zone }}, timezone('UTC', {{ utc_timestamp }}))
 {%- endmacro %}
+
+{#- The names of the time zones that the engine knows: a query with the column `name`. -#}
+{% macro time_zone_names() %}
+    {{- return(adapter.dispatch('time_zone_names', 'ontime')()) -}}
+{% endmacro %}
+
+{% macro duckdb__time_zone_names() -%}
+    select name from pg_timezone_names()
+{%- endmacro %}

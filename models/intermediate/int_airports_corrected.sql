@@ -16,6 +16,12 @@ known_corrections as (
 
 ),
 
+us_airports as (
+
+    select * from {{ ref('us_airports') }}
+
+),
+
 corrections as (
 
     {{ pivoted_corrections('airport', attributes) }}
@@ -67,6 +73,58 @@ categorised as (
     from corrected
     where is_delivered or (airport_name is not null and time_zone is not null)
 
+),
+
+-- Delivered airports stay as they are: the seed tells their city and adds those that are missing.
+delivered as (
+
+    select
+        categorised.airport_code,
+        categorised.airport_name,
+        us_airports.city_name,
+        us_airports.state_name,
+        categorised.time_zone,
+        categorised.location_type,
+        categorised.latitude_degrees,
+        categorised.longitude_degrees,
+        categorised.altitude_feet,
+        categorised.has_correction,
+        categorised.raw_file_id,
+        categorised.raw_row_number
+
+    from categorised
+    left join us_airports on categorised.airport_code = us_airports.airport_code
+
+),
+
+added as (
+
+    select
+        us_airports.airport_code,
+        us_airports.airport_name,
+        us_airports.city_name,
+        us_airports.state_name,
+        us_airports.time_zone,
+        'airport' as location_type,
+        us_airports.latitude_degrees,
+        us_airports.longitude_degrees,
+        us_airports.altitude_feet,
+        false as has_correction,
+        cast(null as {{ dbt.type_string() }}) as raw_file_id,
+        cast(null as {{ dbt.type_bigint() }}) as raw_row_number
+
+    from us_airports
+    left join categorised on us_airports.airport_code = categorised.airport_code
+    where categorised.airport_code is null
+
+),
+
+completed as (
+
+    select * from delivered
+    union all
+    select * from added
+
 )
 
-select * from categorised
+select * from completed

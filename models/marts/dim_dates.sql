@@ -8,6 +8,12 @@ with days as (
 
 ),
 
+us_holidays as (
+
+    select * from {{ ref('us_holidays') }}
+
+),
+
 dated as (
 
     select cast(date_day as date) as date_day
@@ -63,6 +69,27 @@ named as (
 
     from numbered
 
+),
+
+with_holidays as (
+
+    select
+        named.date_day,
+        named.month_name,
+        named.day_name,
+        us_holidays.holiday_name,
+        named.calendar_year,
+        named.calendar_quarter,
+        named.month_of_year,
+        named.day_of_month,
+        named.iso_day_of_week,
+        named.is_weekend,
+        us_holidays.holiday_date is not null as is_us_holiday,
+        named.month_start_date
+
+    from named
+    left join us_holidays on named.date_day = us_holidays.holiday_date
+
 )
 
-select * from named
+select * from with_holidays
