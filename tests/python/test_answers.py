@@ -37,7 +37,8 @@ MARTS_BY_PUBLISHED_NAME = """
         airport_code as origin, year(observed_at_local) as year, month(observed_at_local) as month,
         day(observed_at_local) as day, hour(observed_at_local) as hour, observed_at as time_hour
         from marts.fct_weather_observations;
-    create temp view al as select carrier_code as carrier from marts.dim_airlines;
+    create temp view al as select carrier_code as carrier from marts.dim_airlines
+        where raw_file_id is not null;
 """
 # A mart has other columns than the file: this figure is about the file.
 NOT_OF_MARTS = {"flights columns"}
