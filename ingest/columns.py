@@ -85,7 +85,8 @@ def column_names(header: tuple[str, ...], known: Mapping[Spelling, str] | None =
         while name in taken:
             suffix += 1
             end = f"_{suffix}"
-            name = base[: MAX_NAME_LENGTH - len(end)] + end
+            # dlt takes two underscores for one.
+            name = base[: MAX_NAME_LENGTH - len(end)].rstrip("_") + end
         names[position] = name
         taken.add(name)
     return [names[position] for position in range(len(header))]

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from ingest.columns import FILE_ID, ROW_NUMBER
 from ingest.errors import FileRefused
 from ingest.scan import Counts, Scan, Structure
+from ingest.unpack import UTF8_BOM
 
 BATCH_ROWS = 122_880
 BATCH_BYTES = 64 << 20
@@ -242,7 +243,8 @@ def _parsed_piece(
     structure = Structure(scan.delimiter, scan.line_end)
     structure.see(piece)
     counts = structure.count(len(schema) - 2)
-    if not counts.is_regular:
+    # DuckDB takes a byte order mark at the start of a file for no part of it.
+    if not counts.is_regular or piece.startswith(UTF8_BOM):
         return None
     path.write_bytes(piece)
     try:
@@ -383,12 +385,12 @@ def _parse(line: bytes, delimiter: str) -> tuple[Record, str | None]:
             return fields, None
     if re.fullmatch(r'"[^"]*(?:""[^"]*)*', text[position:]):
         return [], _OPEN
-    return [], f"field {len(fields) + 1}: text after the closing quote"
+    is_quoted = text.startswith('"', position)
+    problem = "text after the closing quote" if is_quoted else "a line end outside quotes"
+    return [], f"field {len(fields) + 1}: {problem}"
 
 
 @cache
 def _field_pattern(delimiter: str) -> re.Pattern:
     mark = re.escape(delimiter)
-    return re.compile(
-        rf'(?:"([^"]*(?:""[^"]*)*)"|([^"{mark}][^{mark}]*)?)({mark}|\Z)', flags=re.DOTALL
-    )
+    return re.compile(rf'(?:"([^"]*(?:""[^"]*)*)"|([^"\r\n{mark}][^\r\n{mark}]*)?)({mark}|\Z)')

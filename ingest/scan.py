@@ -197,7 +197,7 @@ class _Utf8Check:
 
     def __init__(self) -> None:
         self.decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-        self.good = 0
+        self.has_good = False
         self.bad: Counter[str] = Counter()
         self.in_words = 0
 
@@ -205,12 +205,14 @@ class _Utf8Check:
     def looks_single_byte(self) -> bool:
         """Tell whether bytes that are not UTF-8 are a single-byte encoding's letters, or damage.
 
-        They are letters where they outnumber what is UTF-8, most stand in words, and all could be
-        characters. Words without a letter of ASCII could be in any encoding.
+        They are letters where nothing in the file is a letter of UTF-8, which would be misread,
+        most stand in words, and all could be characters. Words without a letter of ASCII could be
+        in any encoding.
         """
         bytes_found = {ord(letter) - 0xDC00 for letter in self.bad}
         return (
-            self.bad.total() > self.good
+            bool(self.bad)
+            and not self.has_good
             and 2 * self.in_words >= self.bad.total()
             and not NOT_IN_SINGLE_BYTE & bytes_found
         )
@@ -226,12 +228,12 @@ class _Utf8Check:
             return
         text = self.decoder.decode(chunk, final=is_end)
         try:
-            self.good += len(text.encode()) - len(text)
+            self.has_good |= len(text.encode()) > len(text)
         except UnicodeEncodeError:
             bad = _BAD.findall(text)
             self.bad.update(bad)
             self.in_words += len(_IN_A_WORD.findall(text))
-            self.good += len(text.encode(errors="ignore")) + len(bad) - len(text)
+            self.has_good |= len(text.encode(errors="ignore")) + len(bad) > len(text)
 
 
 def _has_blank_line(text: bytes) -> bool:
@@ -252,10 +254,11 @@ def _read_header(start: bytes, line_end: bytes) -> tuple[tuple[str, ...], int, s
     text = start.removeprefix(UTF8_BOM).decode(errors="surrogateescape")
     if not text:
         return (), 0, DELIMITERS[0]
-    lines = text.split(line_end.decode())
+    end = line_end.decode()
+    lines = text.split(end)
     unquoted = re.sub('"[^"]*("|$)', "", lines[0])
     delimiter = max(DELIMITERS, key=unquoted.count)
-    reader = csv.reader((line + "\n" for line in lines), delimiter=delimiter, strict=True)
+    reader = csv.reader((line + end for line in lines), delimiter=delimiter, strict=True)
     try:
         header = tuple(next(reader))
     except csv.Error as error:

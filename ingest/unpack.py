@@ -1,6 +1,7 @@
 """What a CSV file was delivered in: plain, compressed or in a zip archive, in some encoding."""
 
 import codecs
+import errno
 import hashlib
 import io
 import lzma
@@ -26,6 +27,16 @@ COMPRESSIONS = {
     b"PK\x05\x06": ZIP,
 }
 OTHER_FORMATS = {b"PAR1": "Parquet", b"%PDF": "PDF", b"\xd0\xcf\x11\xe0": "an Excel workbook"}
+# The last two: the directory of a zip archive asks for a later version, or has a name that is no
+# text.
+DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    UnicodeDecodeError,
+)
 UTF8_BOM = b"\xef\xbb\xbf"
 UTF16_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 UTF8 = ("utf-8", "utf-8-sig")
@@ -122,9 +133,10 @@ def _damage_refused(compression: str | None) -> Iterator[None]:
     """Turn what the libraries say of a damaged archive into FileRefused."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
-        # The operating system's errors have a number, those of a decompressor have none.
-        if isinstance(error, OSError) and error.errno is not None:
+    except (*DAMAGE, OSError) as error:
+        # The operating system's errors have a number, those of a decompressor have none; but an
+        # invalid argument is an offset that only the damaged directory of a zip archive gives.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         raise FileRefused(f"a damaged {compression} file: {error}; deliver it again") from error
 

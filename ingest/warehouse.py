@@ -346,6 +346,8 @@ class Warehouse:
             client.update_stored_schema(force=True)
             with client.sql_client.begin_transaction():
                 connection = client.sql_client.native_connection
+                width = max((len(prepared.columns) for prepared in files), default=0)
+                connection.execute(f"set memory_limit = '{_memory_mb(width)}MB'")
                 for version in self.lost:
                     _note_retired(connection, version, REPLACED)
                 for prepared in files:
@@ -486,6 +488,15 @@ def _reject_rows(prepared: PreparedFile) -> Iterator[dict[str, Any]]:
             "reason": reject.reason,
             "raw_text": reject.raw_text,
         }
+
+
+def _memory_mb(width: int) -> int:
+    """The memory in MB that DuckDB may take for tables of `width` columns.
+
+    Left alone, it keeps what it wrote in memory, up to most of the machine's. A column needs two
+    blocks of 256 kB in each of a few threads.
+    """
+    return 400 + 2 * width
 
 
 @contextmanager

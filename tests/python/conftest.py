@@ -5,13 +5,18 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 
-from ingest.landing import put_sample
+from ingest.columns import column_names
+from ingest.landing import LandedFile, put_sample
+from ingest.read import Reject, read_file
+from ingest.scan import Scan, scan_file
+from ingest.unpack import unfold, utf8_file
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOADER = (sys.executable, PROJECT / "ingest" / "load.py")
@@ -24,6 +29,8 @@ ONE_BY_ONE = (
     "from ingest import load; load.BATCH_BYTES = 1; load.main()",
 )
 COUNT = "select count(*) from raw."
+
+Row = tuple[str | None, ...]
 
 
 def environment(database: Path | str, **extra: str) -> dict[str, str]:
@@ -161,6 +168,31 @@ def content(box: Box) -> tuple:
             " order by all"
         ),
     )
+
+
+def read(
+    folder: Path, content: bytes, max_rejects: int = 1_000_000, *, is_slow: bool = False
+) -> tuple[Scan, list[Row], list[Reject], list[int]]:
+    """Scan and read a file in process: what the scan says, the rows, the rejects, the row numbers.
+
+    `is_slow` has it read record by record, whatever the scan says.
+    """
+    path = folder / "file.csv"
+    path.write_bytes(content)
+    [file], _ = unfold(LandedFile("acme", "orders", path, "acme/orders/file.csv"))
+    scan = scan_file(file)
+    if is_slow:
+        scan = replace(scan, is_regular=False)
+    names = column_names(scan.header)
+    parquet = folder / "file.parquet"
+    with utf8_file(file, scan.place.compression, scan.encoding, scan.file_id, folder) as plain:
+        reading = read_file(plain, scan, names, parquet, max_rejects, lambda records: None)
+    table = pq.read_table(parquet)
+    assert table.column_names == [*names, "_file_id", "_row_number"]
+    assert table.num_rows == reading.rows
+    assert set(table["_file_id"].to_pylist()) <= {scan.file_id}
+    rows = list(zip(*(table[name].to_pylist() for name in names), strict=True))
+    return scan, rows, reading.rejects, table["_row_number"].to_pylist()
 
 
 @pytest.fixture

@@ -1,43 +1,14 @@
 """What the byte scan and the two readers make of a file, well-formed or not."""
 
-import csv
-import io
-import random
 import time
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
 from ingest.columns import column_names
 from ingest.errors import FileRefused
-from ingest.landing import LandedFile
-from ingest.read import Reject, read_file
-from ingest.scan import Scan, scan_file
-from ingest.unpack import utf8_file
 
-Row = tuple[str | None, ...]
-
-
-def read(
-    folder: Path, content: bytes, max_rejects: int = 1_000_000
-) -> tuple[Scan, list[Row], list[Reject], list[int]]:
-    """Scan and read a file: what the scan says, the rows, the rejects, the row numbers."""
-    path = folder / "file.csv"
-    path.write_bytes(content)
-    file = LandedFile("acme", "orders", path, "acme/orders/file.csv")
-    scan = scan_file(file)
-    names = column_names(scan.header)
-    parquet = folder / "file.parquet"
-    with utf8_file(file, scan.place.compression, scan.encoding, scan.file_id, folder) as plain:
-        reading = read_file(plain, scan, names, parquet, max_rejects, lambda records: None)
-    table = pq.read_table(parquet)
-    assert table.column_names == [*names, "_file_id", "_row_number"]
-    assert table.num_rows == reading.rows
-    assert set(table["_file_id"].to_pylist()) <= {scan.file_id}
-    rows = list(zip(*(table[name].to_pylist() for name in names), strict=True))
-    return scan, rows, reading.rejects, table["_row_number"].to_pylist()
-
+from .conftest import read
 
 OPEN = "a quote is opened and not closed"
 # What the file holds, the rows that come of it, and the rejects as (line, reason, text).
@@ -212,20 +183,6 @@ def test_column_names_beyond_ascii_do_not_fall_together() -> None:
     assert one == other[::-1]
 
 
-def test_column_names_are_what_dlt_keeps() -> None:
-    """dlt changes nothing more in a name, so that rows find their columns."""
-    from dlt.common.normalizers.naming.snake_case import NamingConvention
-
-    rng = random.Random(20)
-    naming = NamingConvention()
-    for _ in range(300):
-        letters = "aZ9_ -.%é日+()\n\"'"
-        header = tuple("".join(rng.choices(letters, k=rng.randint(0, 8))) for _ in range(8))
-        names = column_names(header)
-        assert len(set(names)) == len(header)
-        assert [naming.normalize_identifier(name) for name in names] == names
-
-
 def test_row_numbers_count_every_record(tmp_path: Path) -> None:
     _, rows, rejects, numbers = read(tmp_path, b"a,b\n1,x\n\n2\n3,x\n")
     assert (rows, numbers) == ([("1", "x"), ("3", "x")], [1, 3])
@@ -270,28 +227,3 @@ def test_too_many_rejects(tmp_path: Path) -> None:
     assert len(read(tmp_path, content, max_rejects=2)[2]) == 2
     with pytest.raises(FileRefused, match=r"line 3: 1 fields found, 2 expected; .* the 1 allowed"):
         read(tmp_path, content, max_rejects=1)
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_random_tables_come_back_equal(seed: int, tmp_path: Path) -> None:
-    """Tables that Python's csv writes in some dialect are read back cell by cell."""
-    rng = random.Random(seed)
-    quoting = rng.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])
-    delimiter, line_end = rng.choice(",;\t|"), rng.choice(["\n", "\r\n", "\r"])
-    pieces = ["x", "ü", "東", " ", ",", ";", "\t", "|", '"', '""', "'", "\\", "#", "0", "NA", "-"]
-    # A lone CR as line end and LF in the text (or the other way) is what no reader can tell.
-    pieces += [line_end] if rng.random() < 0.7 else []
-    width = rng.randint(2, 6)
-    header = [f"column_{number}" for number in range(1, width + 1)]
-    table = [
-        tuple("".join(rng.choices(pieces, k=rng.choice([0, 1, 1, 3, 9]))) for _ in header)
-        for _ in range(rng.choice([1, 50, 3000]))
-    ]
-    text = io.StringIO(newline="")
-    options = {"quoting": quoting, "delimiter": delimiter, "lineterminator": line_end}
-    csv.writer(text, **options).writerows([header, *table])
-    content = text.getvalue().encode("utf-8-sig" if rng.random() < 0.3 else "utf-8")
-    _, rows, rejects, numbers = read(tmp_path, content)
-    assert rejects == []
-    assert [tuple(cell or "" for cell in row) for row in rows] == table
-    assert numbers == list(range(1, len(table) + 1))
