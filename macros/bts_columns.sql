@@ -134,3 +134,15 @@
         ) }}
     )
 {%- endmacro %}
+
+{% macro bts_lacks(alternatives) -%}
+    {%- set whole = [] -%}
+    {%- for columns in alternatives -%}
+        {%- set each = [] -%}
+        {%- for column in columns -%}
+            {%- do each.append("column_names_json like '%\"" ~ column ~ "\"%'") -%}
+        {%- endfor -%}
+        {%- do whole.append("(" ~ each | join(" and ") ~ ")") -%}
+    {%- endfor -%}
+    not ({{ whole | join(" or ") }})
+{%- endmacro %}

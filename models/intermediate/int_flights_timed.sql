@@ -36,7 +36,8 @@ statused as (
             when is_reported_diverted then 'diverted'
             when not is_reported_cancelled and not is_reported_diverted then 'arrived'
             when arrival_delay_minutes is not null then 'arrived'
-            when is_reported_cancelled is null
+            when
+                is_reported_cancelled is null
                 and departure_hhmm is null
                 and departure_delay_minutes is null
                 then 'cancelled'
@@ -44,7 +45,8 @@ statused as (
             else 'unknown'
         end as flight_status,
         -- How late it came to its destination, by whatever way.
-        coalesce(arrival_delay_minutes, diversion_arrival_delay_minutes) as any_arrival_delay_minutes
+        coalesce(arrival_delay_minutes, diversion_arrival_delay_minutes)
+            as any_arrival_delay_minutes
 
     from flights
 
@@ -56,11 +58,12 @@ operated as (
     select
         statused.*,
         cancellation_reasons.cancellation_reason,
-        case when flight_status = 'arrived' then arrival_delay_minutes end
+        case when statused.flight_status = 'arrived' then statused.arrival_delay_minutes end
             as own_arrival_delay_minutes,
-        case when flight_status <> 'cancelled' then any_arrival_delay_minutes end
+        case when statused.flight_status <> 'cancelled' then statused.any_arrival_delay_minutes end
             as total_arrival_delay_minutes,
-        case when flight_status <> 'cancelled' then arrival_minutes end as own_arrival_minutes
+        case when statused.flight_status <> 'cancelled' then statused.arrival_minutes end
+            as own_arrival_minutes
 
     from statused
     left join
@@ -88,7 +91,9 @@ scheduled as (
         -- A diverted flight that reached its destination has a clock time there and no delay.
         case
             when operated.total_arrival_delay_minutes is null
-                then {{ add_minutes('operated.own_arrival_minutes', 'operated.flight_day_at_local') }}
+                then {{ add_minutes(
+                    'operated.own_arrival_minutes', 'operated.flight_day_at_local'
+                ) }}
         end as undelayed_arrival_at_local
 
     from operated

@@ -32,8 +32,6 @@
     'arrival_hhmm',
     'arrival_delay_minutes',
     'flight_date',
-    'raw_file_id',
-    'raw_row_number',
 ] -%}
 
 with bts as (
@@ -71,8 +69,10 @@ unioned as (
         {{ column }},
         {%- endfor %}
         {%- for column in in_both %}
-        {{ column }}{{ "," if not loop.last }}
+        {{ column }},
         {%- endfor %}
+        raw_file_id,
+        raw_row_number
 
     from bts
     union all
@@ -83,8 +83,10 @@ unioned as (
         cast(null as {{ type }}) as {{ column }},
         {%- endfor %}
         {%- for column in in_both %}
-        {{ column }}{{ "," if not loop.last }}
+        {{ column }},
         {%- endfor %}
+        raw_file_id,
+        raw_row_number
 
     from nycflights13
 
@@ -122,11 +124,11 @@ ranked as (
         row_number() over (
             partition by flight_id
             order by
-                source_rank,
+                source_rank asc,
                 column_count desc nulls last,
                 modified_at desc nulls last,
-                raw_file_id,
-                raw_row_number
+                raw_file_id asc,
+                raw_row_number asc
         ) as precedence
 
     from identified
@@ -141,6 +143,8 @@ final as (
         {%- for column in in_both + only_bts | list %}
         {{ column }},
         {%- endfor %}
+        raw_file_id,
+        raw_row_number,
         precedence > 1 as is_superseded
 
     from ranked

@@ -40,10 +40,9 @@ turns as (
 
     select
         *,
-        cast({{ dbt.datediff('scheduled_arrival_at', 'scheduled_departure_at', 'minute') }} as integer)
+        {{ minutes_between('scheduled_arrival_at', 'scheduled_departure_at') }}
             as scheduled_turn_minutes,
-        cast({{ dbt.datediff('arrived_at', 'departed_at', 'minute') }} as integer)
-            as actual_turn_minutes,
+        {{ minutes_between('arrived_at', 'departed_at') }} as actual_turn_minutes,
         greatest(incoming_delay_minutes, 0) as incoming_late_minutes,
         greatest(outgoing_delay_minutes, 0) as outgoing_late_minutes
 

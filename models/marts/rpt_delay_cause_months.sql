@@ -16,12 +16,12 @@ with flights as (
 explained as (
 
     select
+        {%- for column in causes.values() %}
+        coalesce({{ column }}, 0) as {{ column }},
+        {%- endfor %}
         flight_month,
         carrier_code,
-        destination_airport_code,
-        {%- for column in causes.values() %}
-        coalesce({{ column }}, 0) as {{ column }}{{ "," if not loop.last }}
-        {%- endfor %}
+        destination_airport_code
 
     from flights
     where

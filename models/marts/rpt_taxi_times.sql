@@ -34,16 +34,16 @@ measured as (
         flight_month,
         airport_code,
         hour_local,
-        {%- for direction in ['out', 'in'] %}
-        {%- set minutes = "taxi_" ~ direction ~ "_minutes" %}
-        cast(count({{ minutes }}) as bigint) as taxi_{{ direction }}_flights,
-        cast(sum(coalesce({{ minutes }}, 0)) as bigint) as {{ minutes }}_total,
-        avg(cast({{ minutes }} as {{ type_double() }})) as mean_{{ minutes }},
-        {%- for name, fraction in {'median': 0.5, 'p90': 0.9}.items() %}
-        cast(percentile_cont({{ fraction }}) within group (order by {{ minutes }}) as {{ type_double() }})
-            as {{ name }}_{{ minutes }}{{ "," if direction == 'out' or not loop.last }}
-        {%- endfor %}
-        {%- endfor %}
+        cast(count(taxi_out_minutes) as bigint) as taxi_out_flights,
+        cast(sum(coalesce(taxi_out_minutes, 0)) as bigint) as taxi_out_minutes_total,
+        avg(cast(taxi_out_minutes as {{ type_double() }})) as mean_taxi_out_minutes,
+        {{ percentile(0.5, 'taxi_out_minutes') }} as median_taxi_out_minutes,
+        {{ percentile(0.9, 'taxi_out_minutes') }} as p90_taxi_out_minutes,
+        cast(count(taxi_in_minutes) as bigint) as taxi_in_flights,
+        cast(sum(coalesce(taxi_in_minutes, 0)) as bigint) as taxi_in_minutes_total,
+        avg(cast(taxi_in_minutes as {{ type_double() }})) as mean_taxi_in_minutes,
+        {{ percentile(0.5, 'taxi_in_minutes') }} as median_taxi_in_minutes,
+        {{ percentile(0.9, 'taxi_in_minutes') }} as p90_taxi_in_minutes
 
     from taxied
     group by flight_month, airport_code, hour_local
@@ -57,14 +57,16 @@ final as (
         airport_code,
         hour_local,
         flight_month,
-        {%- for direction in ['out', 'in'] %}
-        {%- set minutes = "taxi_" ~ direction ~ "_minutes" %}
-        taxi_{{ direction }}_flights,
-        {{ minutes }}_total,
-        mean_{{ minutes }},
-        median_{{ minutes }},
-        p90_{{ minutes }}{{ "," if not loop.last }}
-        {%- endfor %}
+        taxi_out_flights,
+        taxi_out_minutes_total,
+        mean_taxi_out_minutes,
+        median_taxi_out_minutes,
+        p90_taxi_out_minutes,
+        taxi_in_flights,
+        taxi_in_minutes_total,
+        mean_taxi_in_minutes,
+        median_taxi_in_minutes,
+        p90_taxi_in_minutes
 
     from measured
 

@@ -23,15 +23,7 @@ lacking as (
         '{{ alternatives | map("join", " and ") | join(", or ") }}' as expected_columns
 
     from landed_files
-    where not (
-        {%- for columns in alternatives %}
-        {{ "or " if not loop.first }}(
-            {%- for name in columns %}
-            {{- " and " if not loop.first }}column_names_json like '%"{{ name }}"%'
-            {%- endfor -%}
-        )
-        {%- endfor %}
-    )
+    where {{ bts_lacks(alternatives) }}
     {{ "union all" if not loop.last }}
     {%- endfor %}
 
