@@ -28,6 +28,7 @@ class Source:
     frozen: bool = False
     any_subset: bool = False
     encoding: str | None = None
+    fallback_encoding: str | None = None
 
 
 @cache
@@ -38,13 +39,13 @@ def known_sources() -> dict[str, Source]:
         for name, tables in tomllib.loads(SOURCES.read_text()).items():
             for table, settings in tables.items():
                 source = Source(**settings)
-                if source.encoding:
-                    codecs.lookup(source.encoding)
+                for encoding in filter(None, (source.encoding, source.fallback_encoding)):
+                    codecs.lookup(encoding)
                 sources[f"{name}_{table}"] = replace(source, columns=tuple(source.columns))
     except (tomllib.TOMLDecodeError, LookupError, TypeError, AttributeError) as error:
         raise LoadError(
             f"{SOURCES} is not understood: {error}; expected [<source>.<table>] with columns,"
-            " frozen, any_subset and encoding"
+            " frozen, any_subset, encoding and fallback_encoding"
         ) from None
     return sources
 

@@ -163,9 +163,9 @@ def _read(members: list[LandedFile], plan: Plan) -> list[_Found]:
     """Read CSV files to the end; those that are refused become steps of the plan."""
     found = []
     for file in members:
-        source = known_sources().get(file.raw_table)
+        source = known_sources().get(file.raw_table, Source())
         try:
-            scan = scan_file(file, source.encoding if source else None)
+            scan = scan_file(file, source.encoding, source.fallback_encoding)
         except (FileRefused, OSError) as error:
             plan.steps.append(Step(file, "refused", note=why_refused(error)))
         else:

@@ -197,6 +197,22 @@ def test_encoding_by_configuration(box: Box, tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_fallback_encoding_of_files_that_are_not_utf8(box: Box, tmp_path: Path) -> None:
+    """Any byte is kept as one character; a file that is UTF-8 is read as that."""
+    box.write(ORDERS + "1.csv", b"id,tail\n1,\xe4NK\xe6\xe2\n2,N\x811\n")
+    box.write(ORDERS + "2.csv", "id,tail\n3,caf\u00e9\n")
+    assert box.run().returncode == 1
+    command = frozen_loader(tmp_path, '[acme.orders]\nfallback_encoding = "latin-1"\n')
+    result = box.run(command=command)
+    assert result.returncode == 0, result.stderr
+    assert "1.csv: byte 0x" in result.stderr
+    assert box.query("select id, tail from raw.acme_orders order by id") == [
+        ("1", "\u00e4NK\u00e6\u00e2"),
+        ("2", "N\u00811"),
+        ("3", "caf\u00e9"),
+    ]
+
+
 @pytest.mark.parametrize(
     "settings",
     ["[acme]\norders = 3\n", "[acme.orders]\nfrosen = true\n", "acme", '[a.b]\nencoding = "x"'],
