@@ -1,12 +1,15 @@
 -- Every BTS file has the columns without which its flights could not be told apart or counted:
--- one row per file and column that it lacks, under the names by which it may come.
+-- one row per file and column that it lacks, under the names by which it may come. The command's
+-- output has the rows as well.
+{%- set landed_files = ref('stg_ingest__landed_files') %}
+{%- set lacking %}
 with landed_files as (
 
     select
         landing_path,
         coalesce(column_names_json, '') as column_names_json
 
-    from {{ ref('stg_ingest__landed_files') }}
+    from {{ landed_files }}
     where
         is_current
         and rows_loaded > 0
@@ -30,3 +33,7 @@ lacking as (
 )
 
 select * from lacking
+{% endset %}
+{%- do say_rows(landed_files, lacking, ['landing_path', 'missing_column', 'expected_columns']) %}
+
+{{ lacking }}
