@@ -53,9 +53,7 @@ DECIMALS = {
     "CARRIER_DELAY", "WEATHER_DELAY", "NAS_DELAY", "SECURITY_DELAY", "LATE_AIRCRAFT_DELAY",
 }  # fmt: skip
 # What a file of the data expo cannot say.
-NOT_IN_EXPO = (
-    "diversion_airport_landings, diversion_arrival_delay_minutes, is_destination_reached"
-)
+NOT_IN_EXPO = "diversion_airport_landings, diversion_arrival_delay_minutes, is_destination_reached"
 LINEAGE = "raw_file_id, raw_row_number"
 
 
