@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 
 # A space in the warehouse's path would end its name here: it is escaped.
 WAREHOUSE := $(subst $() ,\ ,$(or $(ONTIME_DUCKDB_PATH),warehouse/ontime.duckdb))
-DBT_FILES := $(shell find dbt_project.yml profiles.yml models seeds macros tests ! -path 'tests/python*')
+DBT_FILES := $(shell find dbt_project.yml profiles.yml models seeds macros tests ! -path 'tests/python*' ! -path 'tests/fixtures*')
 
 .DEFAULT_GOAL := build
 .PHONY: build load test lint docs lock clean help FORCE
@@ -90,7 +90,7 @@ lock: ## Write the lock files anew from pyproject.toml, with the newest versions
 	$(UV_COMPILE) --constraint requirements-test.lock --output-file requirements.lock
 
 clean: ## Remove what can be made again; landing/ and warehouse/ stay
-	rm -rf $(VENV) target logs *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) target logs *.egg-info .hypothesis .pytest_cache .ruff_cache
 	find ingest tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 help: ## Show this list

@@ -5,7 +5,7 @@ import tomllib
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -38,16 +38,39 @@ def known_sources() -> dict[str, Source]:
     try:
         for name, tables in tomllib.loads(SOURCES.read_text()).items():
             for table, settings in tables.items():
-                source = Source(**settings)
-                for encoding in filter(None, (source.encoding, source.fallback_encoding)):
-                    codecs.lookup(encoding)
-                sources[f"{name}_{table}"] = replace(source, columns=tuple(source.columns))
-    except (tomllib.TOMLDecodeError, LookupError, TypeError, AttributeError) as error:
+                sources[f"{name}_{table}"] = _source(**settings)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise LoadError(
             f"{SOURCES} is not understood: {error}; expected [<source>.<table>] with columns,"
             " frozen, any_subset, encoding and fallback_encoding"
         ) from None
     return sources
+
+
+def _source(
+    columns: list[str] | None = None,
+    frozen: bool = False,
+    any_subset: bool = False,
+    encoding: str | None = None,
+    fallback_encoding: str | None = None,
+) -> Source:
+    """Check the settings of one table. Raises TypeError or LookupError for what is none."""
+    columns = [] if columns is None else columns
+    if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
+        raise TypeError(f"columns = {columns!r} is not a list of names")
+    for name, flag in (("frozen", frozen), ("any_subset", any_subset)):
+        if not isinstance(flag, bool):
+            raise TypeError(f"{name} = {flag!r} is neither true nor false")
+    return Source(tuple(columns), frozen, any_subset, _codec(encoding), _codec(fallback_encoding))
+
+
+def _codec(encoding: str | None) -> str | None:
+    """Return Python's own name of a text encoding. Raises LookupError for what is none."""
+    if encoding is None:
+        return None
+    name = codecs.lookup(encoding).name
+    "".encode(name)
+    return name
 
 
 def spellings(header: tuple[str, ...]) -> list[Spelling]:
@@ -72,10 +95,11 @@ def column_names(header: tuple[str, ...], known: Mapping[Spelling, str] | None =
     naming = NamingConvention(MAX_NAME_LENGTH)
     taken = {FILE_ID, ROW_NUMBER, LOAD_ID, "_dlt_id"}
     names: dict[int, str] = {}
-    for position, spelling in enumerate(spellings(header)):
-        name = (known or {}).get(spelling)
-        if name and spelling[0].strip() and name not in taken:
-            names[position] = name
+    positions = {spelling: position for position, spelling in enumerate(spellings(header))}
+    # Of spellings that share a name, the one that had it first keeps it.
+    for spelling, name in (known or {}).items():
+        if spelling in positions and spelling[0].strip() and name not in taken:
+            names[positions[spelling]] = name
             taken.add(name)
     for position, original in enumerate(header):
         if position in names:
@@ -113,33 +137,36 @@ class TableColumns:
 
         `is_before` tells that later files are compared with this one.
         """
-        self.names |= dict(zip(spellings(header), names, strict=True))
+        for spelling, name in zip(spellings(header), names, strict=True):
+            self.names.setdefault(spelling, name)
         if is_before and header:
             self.header = header
 
-    def changes(self, header: tuple[str, ...], names: Sequence[str]) -> dict[str, object]:
-        """Compare a header with the one last seen; return what differs, nothing for equal ones.
+    def changes(
+        self, header: tuple[str, ...], names: Sequence[str], before: tuple[str, ...]
+    ) -> dict[str, object]:
+        """Compare a header with the one before; return what differs, nothing for equal ones.
 
         `added` and `missing` are lists of columns as the files spell them; `perhaps_renamed` maps
         a missing column to the added one that stands in its place; `reordered` is True where the
         columns that both have come in another order.
         """
-        if not self.header or not header:
+        if not before or not header:
             return {}
-        before = column_names(self.header, self.names)
-        added = [old for old, name in zip(header, names, strict=True) if name not in before]
-        missing = [old for old, name in zip(self.header, before, strict=True) if name not in names]
+        old_names = column_names(before, self.names)
+        added = [new for new, name in zip(header, names, strict=True) if name not in old_names]
+        missing = [old for old, name in zip(before, old_names, strict=True) if name not in names]
         renamed = {
             old: new
-            for old, new in zip(self.header, header, strict=False)
+            for old, new in zip(before, header, strict=False)
             if old in missing and new in added
         }
-        kept = [name for name in before if name in names]
+        kept = [name for name in old_names if name in names]
         changes = {
             "added": added,
             "missing": missing,
             "perhaps_renamed": renamed,
-            "reordered": kept != [name for name in names if name in before],
+            "reordered": kept != [name for name in names if name in old_names],
         }
         return {kind: found for kind, found in changes.items() if found}
 

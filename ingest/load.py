@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 if __name__ == "__main__":
     # Run as a script, Python looks for modules in this folder; `ingest` itself lies above it.
@@ -47,7 +47,7 @@ from ingest.landing import LandedFile, file_stamp
 from ingest.plan import Plan, Step, make_plan, why_refused
 from ingest.read import read_file
 from ingest.report import Report
-from ingest.unpack import utf8_file
+from ingest.unpack import ZIP, utf8_file
 from ingest.warehouse import (
     FORGOTTEN,
     PROJECT,
@@ -85,6 +85,15 @@ class MaxRejectsType(click.ParamType):
         if not match or (not match[2] and "." in match[1]):
             self.fail(f"{value!r}: expected a number of records or a percentage, such as 20 or 1%")
         return MaxRejects(Decimal(match[1]), bool(match[2]))
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """Which files are read although nothing seems new: all, to load anew or just to look."""
+
+    full: bool
+    verify: bool
+    with_forgotten: bool
 
 
 @dataclass(frozen=True)
@@ -168,9 +177,11 @@ def main(
         else:
             landing, files = listed(landing, paths, report, dry_run=dry_run)
             with open_warehouse(target, read_only=dry_run) as warehouse:
-                plan = check(files, landing, warehouse, report, full_refresh, verify)
+                refresh = Refresh(full_refresh, verify, with_forgotten=bool(paths))
+                plan = check(files, landing, warehouse, report, refresh)
                 if dry_run:
                     outcomes = [expected(step) for step in plan.steps]
+                    say_removed(list(plan.retires), report, "would remove")
                 else:
                     outcomes = load(plan, warehouse, max_rejects, report)
                 problems = warehouse.miscounted() if verify else []
@@ -216,8 +227,7 @@ def check(
     landing: Path,
     warehouse: Warehouse,
     report: Report,
-    full_refresh: bool,
-    verify: bool,
+    refresh: Refresh,
 ) -> Plan:
     """Compare the files with the registry, and say what is odd about them."""
     size = 0
@@ -229,8 +239,9 @@ def check(
             files,
             warehouse.versions(),
             landing,
-            verify=verify,
-            full_refresh=full_refresh,
+            verify=refresh.verify,
+            full_refresh=refresh.full,
+            with_forgotten=refresh.with_forgotten,
             progress=advance,
         )
     for name in plan.left:
@@ -241,7 +252,7 @@ def check(
             message = (
                 f"Note: {name}: byte 0x{step.scan.bad_byte:02x} is not UTF-8, the file is read as"
                 f" {step.scan.encoding}; if it is in another encoding, say so in"
-                " ingest/sources.toml"
+                " ingest/sources.toml and run with --full-refresh and its path"
             )
             report.say("encoding", message, file=name, encoding=step.scan.encoding)
         if step.changes:
@@ -256,11 +267,24 @@ def load(
     """Carry out a plan; return what became of each file, in the plan's order."""
     outcomes = {step: expected(step) for step in plan.steps}
     to_load = [step for step in plan.steps if step.scan]
-    known = [step for step in plan.steps if step.loaded]
-    warehouse.retire([version for step in known for version in step.replaces], REPLACED)
+    known = [step for step in plan.steps if step.loaded and not step.scan]
     warehouse.note_moved(
         {step.loaded: step.places for step in known if step.places != step.loaded.places}
     )
+    waiting = dict(plan.retires)
+    there = {step.content for step in known}
+
+    def due() -> list[Version]:
+        return [version for version in waiting if waiting[version] <= there]
+
+    def retired(versions: list[Version]) -> None:
+        for version in versions:
+            del waiting[version]
+        say_removed(versions, report)
+
+    if versions := due():
+        warehouse.retire(versions, REPLACED)
+        retired(versions)
     with report.progress("loading", sum(step.scan.about for step in to_load), "rows") as advance:
         for batch in batches(to_load):
             prepared = []
@@ -279,13 +303,28 @@ def load(
                     seconds=time.perf_counter() - started,
                 )
             if prepared:
-                warehouse.commit(prepared)
+                there |= {(each.file.raw_table, each.scan.file_id) for each in prepared}
+                versions = due()
+                anew = [step.loaded for step in batch if step.loaded and step.loaded.is_current]
+                anew = [version for version in anew if version.content in there]
+                warehouse.commit(prepared, [*versions, *anew])
+                retired(versions)
             for ready in prepared:
                 ready.parquet.unlink(missing_ok=True)
                 say_loaded(ready, report)
     if warehouse.is_incomplete():
-        warehouse.commit([])
+        warehouse.commit([], [])
     return list(outcomes.values())
+
+
+def say_removed(versions: list[Version], report: Report, did: str = "removed") -> None:
+    """Tell whose rows are no longer there, because newer bytes came to their places."""
+    for version in versions:
+        message = (
+            f"{did} the {version.rows:,} rows of {version.name} as it was: newer bytes took its"
+            " place"
+        )
+        report.say("removed", message, file=version.name, rows=version.rows)
 
 
 def say_loaded(ready: PreparedFile, report: Report) -> None:
@@ -322,7 +361,10 @@ def to_forget(names: tuple[str, ...], landing: Path | None, target: str | None) 
     for name in names:
         plain = zone.name_in(landing, name)
         found = [
-            each for each in current if each.name == plain or each.name.startswith(f"{plain}/")
+            each
+            for each in current
+            if each.name == plain
+            or (each.places[0].compression == ZIP and PurePosixPath(plain) in archives(each.name))
         ]
         copies = [each for each in current if plain in (place.name for place in each.places)]
         if copies and not found:
@@ -339,12 +381,17 @@ def to_forget(names: tuple[str, ...], landing: Path | None, target: str | None) 
     return list(chosen)
 
 
+def archives(name: str) -> list[PurePosixPath]:
+    """Return what may be the archive of a member: a file is at least two folders deep."""
+    return [path for path in PurePosixPath(name).parents if len(path.parts) > 2]
+
+
 def expected(step: Step) -> Outcome:
     """Return what a step amounts to as far as it is known before the load."""
     outcome = Outcome(step.file.name, step.status, note=step.note)
     if step.scan:
         return dataclasses.replace(outcome, rows=step.scan.about)
-    if step.loaded and step.loaded.is_current:
+    if step.loaded and step.loaded.is_current and not step.scan:
         loaded = step.loaded
         return dataclasses.replace(outcome, rows=loaded.rows, rejected=loaded.rejected)
     return outcome
@@ -397,7 +444,6 @@ def prepare(
         step.columns,
         step.changes,
         step.places,
-        step.replaces,
         parquet,
         reading.rows,
         reading.rejects,

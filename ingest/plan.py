@@ -31,9 +31,7 @@ class Step:
 
     A file that is to be loaded has its `scan`, the names of its `columns` in the raw table, and
     what `changes` in them since the file before; one whose bytes are in the warehouse has the
-    version `loaded`. `places` are where these bytes lie, the file's own first. `replaces` are the
-    versions whose rows go at the same moment: they had this name or that of a file with the same
-    bytes, lay in an archive that was delivered anew, or are loaded anew.
+    version `loaded`. `places` are where these bytes lie, the file's own first.
     """
 
     file: LandedFile
@@ -43,15 +41,25 @@ class Step:
     changes: Mapping[str, object] = field(default_factory=dict, hash=False)
     places: tuple[Place, ...] = ()
     loaded: Version | None = None
-    replaces: tuple[Version, ...] = ()
     note: str = ""
+
+    @property
+    def content(self) -> Content:
+        """What the file holds: raw table and SHA-256; only for one that was read or is known."""
+        return self.file.raw_table, (self.scan or self.loaded).file_id
 
 
 @dataclass
 class Plan:
-    """One step per CSV file; `left` are the members of archives that are no CSV files."""
+    """One step per CSV file, and the versions to retire.
+
+    `retires` has versions whose bytes lie nowhere any more because others came to their places, and
+    for each the contents that must be in the warehouse first. `left` are the members of archives
+    that are no CSV files.
+    """
 
     steps: list[Step] = field(default_factory=list)
+    retires: dict[Version, set[Content]] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
 
 
@@ -76,18 +84,21 @@ def make_plan(
     *,
     verify: bool = False,
     full_refresh: bool = False,
+    with_forgotten: bool = False,
     progress: Callable[[int], None] = lambda size: None,
 ) -> Plan:
     """Compare the files of the landing zone with the registry's versions, oldest first.
 
     A file whose name, size and modification time are in the registry is taken as unchanged; any
-    other, and every one with `verify` or `full_refresh`, is read once. `progress` is called with
-    the size in bytes of each file done.
+    other, and every one with `verify` or `full_refresh`, is read once; a full refresh
+    `with_forgotten` loads also what was forgotten. `progress` is called with the size in bytes of
+    each file done.
     """
     registry = _Registry(versions)
     plan = Plan()
     found: list[_Found] = []
-    gone: dict[Content, list[Version]] = defaultdict(list)
+    # For each delivered file that was read: what it holds now, by the names of its members.
+    delivered: list[tuple[LandedFile, set[str], list[_Found]]] = []
     for file in files:
         try:
             registry.check_owner(file)
@@ -98,61 +109,51 @@ def make_plan(
             plan.steps.append(Step(file, "refused", note=why_refused(error)))
             continue
         plan.left += [f"{file.name}/{name}" for name in left]
-        read = known or _read(members, plan)
-        found += read
-        if read:
-            # An archive that was delivered anew takes the place of all that it held before.
-            names = {member.name for member in members}
-            gone[read[0].content] += registry.inside(file, but_not=names)
+        if not known:
+            delivered.append((file, {member.name for member in members}, _read(members, plan)))
+        found += known or delivered[-1][2]
         progress(size)
-    selected = {each.file.name for each in found}
-    found += registry.elsewhere(selected, landing)
+    known_names = {each.file.name for each in found} | {step.file.name for step in plan.steps}
+    found += registry.elsewhere(known_names, landing)
+    found = _without_emptied(found, registry, plan)
+    plan.retires = _superseded(found, delivered, registry, plan)
 
     holders: dict[Content, list[_Found]] = defaultdict(list)
-    for each in sorted(found, key=lambda each: (each.file.name not in selected, each.file.name)):
+    for each in sorted(found, key=lambda each: (each.file.name not in known_names, each.file.name)):
         # Of files with the same bytes, the one that the registry knows stands for them all.
         loaded = registry.by_content.get(each.content)
-        is_first = bool(loaded) and loaded.name == each.file.name and each.file.name in selected
+        is_first = bool(loaded) and loaded.name == each.file.name and each.file.name in known_names
         holders[each.content].insert(0 if is_first else len(holders[each.content]), each)
-
-    overwritten: dict[Content, list[Version]] = defaultdict(list)
-    for each in found:
-        before = registry.by_name.get((each.file.raw_table, each.file.name))
-        for version in [*([before] if before else []), *gone.pop(each.content, [])]:
-            is_elsewhere = version.content in holders or version in overwritten[each.content]
-            if version.is_current and not is_elsewhere:
-                overwritten[each.content].append(version)
-
     for content, (first, *others) in holders.items():
-        if first.file.name not in selected:
+        if first.file.name not in known_names:
             continue
         loaded = registry.by_content.get(content)
-        replaces = tuple(overwritten[content])
-        is_replaced = registry.by_name.get((first.file.raw_table, first.file.name)) in replaces
+        old = registry.by_name.get((first.file.raw_table, first.file.name))
         step = Step(
             first.file,
-            status="replaced" if is_replaced else "new",
+            status="replaced" if old in plan.retires else "new",
             scan=first.scan,
             places=tuple(each.place for each in (first, *others)),
             loaded=loaded,
-            replaces=replaces,
         )
-        if loaded and full_refresh:
-            old = (loaded,) if loaded.is_current else ()
-            step = replace(step, status="reloaded", loaded=None, replaces=(*old, *replaces))
+        if loaded and full_refresh and (loaded.is_current or with_forgotten):
+            step = replace(step, status="reloaded")
         elif loaded and not loaded.is_current:
             step = replace(step, status="forgotten", scan=None, note=FORGOTTEN)
         elif loaded:
-            step = replace(step, status="replaced" if is_replaced else "unchanged", scan=None)
+            status = "replaced" if old in plan.retires else "unchanged"
+            step = replace(step, status=status, scan=None)
         elif not first.scan.header:
-            step = _empty(step)
+            step = replace(step, note="the file is empty: not even a line with column names")
         plan.steps.append(step)
         note = f"same bytes as {first.file.name}"
         plan.steps += [
-            Step(each.file, "duplicate", note=note) for each in others if each.file.name in selected
+            Step(each.file, "duplicate", note=note)
+            for each in others
+            if each.file.name in known_names
         ]
     plan.steps.sort(key=lambda step: step.file.name)
-    _add_columns(plan, versions)
+    _add_columns(plan, versions, registry)
     return plan
 
 
@@ -174,26 +175,68 @@ def _read(members: list[LandedFile], plan: Plan) -> list[_Found]:
     return found
 
 
-def _empty(step: Step) -> Step:
-    """A file without any byte is taken as it is, but never in the place of one that had rows."""
-    rows = sum(version.rows for version in step.replaces)
-    if rows:
-        note = (
-            f"is empty, and would remove the {rows:,} rows that were loaded from it before:"
-            " deliver it again, or remove them with --forget"
-        )
-        return replace(step, status="refused", scan=None, note=note)
-    return replace(step, note="the file is empty: not even a line with column names")
+def _without_emptied(found: list[_Found], registry: "_Registry", plan: Plan) -> list[_Found]:
+    """Refuse a file without any byte that would take the place of rows."""
+    contents = {each.content for each in found}
+    kept = []
+    for each in found:
+        known = registry.by_content.get(each.content)
+        header = each.scan.header if each.scan else known.header
+        old = registry.by_name.get((each.file.raw_table, each.file.name))
+        if header or not old or not old.is_current or not old.rows or old.content in contents:
+            kept.append(each)
+        else:
+            note = (
+                f"is empty, and would remove the {old.rows:,} rows that were loaded from it before:"
+                " deliver it again, or remove them with --forget"
+            )
+            plan.steps.append(Step(each.file, "refused", note=note))
+    return kept
 
 
-def _add_columns(plan: Plan, versions: list[Version]) -> None:
-    """Name the columns of each file to load, and compare them with those of the file before."""
-    replaced = {version for step in plan.steps for version in step.replaces}
+def _superseded(
+    found: list[_Found],
+    delivered: list[tuple[LandedFile, set[str], list[_Found]]],
+    registry: "_Registry",
+    plan: Plan,
+) -> dict[Version, set[Content]]:
+    """Return the current versions that lie nowhere any more, with what came to their places.
+
+    That is the file that now has a version's name or, where an archive was delivered anew without
+    it, all that the archive holds now. A version with a place whose new bytes were refused stays.
+    """
+    here = {(each.file.raw_table, each.file.name): each.content for each in found}
+    contents = set(here.values())
+    refused = {(step.file.raw_table, step.file.name) for step in plan.steps}
+    successors: dict[tuple[str, str], set[Content]] = {
+        name: {content} for name, content in here.items()
+    }
+    for file, names, read in delivered:
+        for name in registry.names_in(file) - names:
+            successors[file.raw_table, name] = {each.content for each in read}
+            if len(read) < len(names):
+                refused.add((file.raw_table, name))
+    superseded = {}
+    for version in registry.versions:
+        if not version.is_current or version.content in contents:
+            continue
+        names = {(version.raw_table, place.name) for place in version.places}
+        if names & refused or not names & successors.keys():
+            continue
+        superseded[version] = set().union(*(successors[name] for name in names & successors.keys()))
+    return superseded
+
+
+def _add_columns(plan: Plan, versions: list[Version], registry: "_Registry") -> None:
+    """Name the columns of each file to load, and compare them with those of the file before.
+
+    That is the one that had the same name or, for a new name, the one that was loaded last.
+    """
     tables: dict[str, TableColumns] = defaultdict(TableColumns)
     for table, source in known_sources().items():
-        tables[table].see(source.columns, column_names(source.columns) if source.columns else [])
+        tables[table].see(source.columns, column_names(source.columns))
     for version in versions:
-        is_before = version.is_current and version not in replaced
+        is_before = version.is_current
         tables[version.raw_table].see(version.header, version.columns, is_before=is_before)
     for position, step in enumerate(plan.steps):
         if not step.scan:
@@ -201,17 +244,22 @@ def _add_columns(plan: Plan, versions: list[Version]) -> None:
         table, header = tables[step.file.raw_table], step.scan.header
         source = known_sources().get(step.file.raw_table, Source())
         names = column_names(header, table.names)
+        before = registry.by_name.get((step.file.raw_table, step.file.name))
+        reference = before.header if before and before.is_current else table.header
         if source.columns and (source.frozen or source.any_subset):
-            table.header = source.columns
-        changes = table.changes(header, names)
+            reference = source.columns
+        changes = table.changes(header, names, reference)
         if source.any_subset:
             changes = unexpected(changes)
         if source.frozen and changes:
             note = f"its columns are frozen, and this file's differ: {changes_in_words(changes)}"
             plan.steps[position] = replace(step, status="refused", scan=None, note=note)
-        else:
-            plan.steps[position] = replace(step, columns=tuple(names), changes=changes)
-            table.see(header, names)
+            continue
+        if step.status == "reloaded":
+            # The same bytes bring what they brought before.
+            changes = step.loaded.changes
+        plan.steps[position] = replace(step, columns=tuple(names), changes=changes)
+        table.see(header, names)
 
 
 class _Registry:
@@ -229,7 +277,9 @@ class _Registry:
         self.in_archive: dict[tuple[str, str], list[tuple[Place, Version]]] = defaultdict(list)
         for version in self.versions:
             for place in version.places:
-                if place.compression == ZIP:
+                # A name that belongs to newer bytes says nothing of the archive as it is now.
+                is_latest = self.by_name[version.raw_table, place.name] is version
+                if place.compression == ZIP and is_latest:
                     for parent in PurePosixPath(place.name).parents:
                         self.in_archive[version.raw_table, str(parent)].append((place, version))
 
@@ -255,19 +305,21 @@ class _Registry:
             return []
         return [_at(file.path, place, version) for place, version in held]
 
-    def inside(self, file: LandedFile, but_not: set[str]) -> list[Version]:
-        """Return the current versions that lay in an archive, but for those of some names."""
-        held = self.in_archive[file.raw_table, file.name]
-        return [version for place, version in held if place.name not in but_not]
+    def names_in(self, file: LandedFile) -> set[str]:
+        """Return the names that a delivered file's contents had: its own, or its members'."""
+        held = {place.name for place, _ in self.in_archive[file.raw_table, file.name]}
+        is_known = (file.raw_table, file.name) in self.by_name
+        return held | ({file.name} if is_known else set())
 
-    def elsewhere(self, selected: set[str], landing: Path) -> list[_Found]:
-        """Find the bytes of selected files in files that are not, and that still lie there."""
+    def elsewhere(self, known_names: set[str], landing: Path) -> list[_Found]:
+        """Find the files of other names that still lie where and as the registry knows them."""
         return [
             _at(path, place, version)
             for version in self.versions
-            if any(place.name in selected for place in version.places)
             for place in version.places
-            if place.name not in selected and (path := _unchanged_path(landing, place))
+            if place.name not in known_names
+            and self.by_name[version.raw_table, place.name] is version
+            and (path := _unchanged_path(landing, place))
         ]
 
 

@@ -21,7 +21,7 @@ CHUNK_BYTES = 1 << 20
 ZIP = "zip"
 COMPRESSIONS = {
     b"\x1f\x8b": "gzip",
-    b"BZh": "bz2",
+    **{b"BZh%d1AY&SY" % level: "bz2" for level in range(1, 10)},
     b"\x28\xb5\x2f\xfd": "zstd",
     b"PK\x03\x04": ZIP,
     b"PK\x05\x06": ZIP,
@@ -45,7 +45,7 @@ UTF8 = ("utf-8", "utf-8-sig")
 def compression_of(path: Path) -> str | None:
     """Return how a file is packed, by its first bytes: gzip, bz2, zstd, zip, or None for not."""
     with path.open("rb") as stream:
-        start = stream.read(8)
+        start = stream.read(10)
     return next((name for magic, name in COMPRESSIONS.items() if start.startswith(magic)), None)
 
 

@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,7 @@ class Version(InTable):
     rows: int
     rejected: int
     places: tuple[Place, ...]
+    changes: Mapping[str, object] = field(hash=False)
     is_current: bool
     is_forgotten: bool
 
@@ -104,8 +105,7 @@ class PreparedFile:
     """A file that was read to the end and waits as Parquet for its place in the warehouse.
 
     `columns` are its columns' names in the raw table, `changes` how they differ from those of the
-    file before. `places` are all where its bytes lie, its own first. `replaces` names the file
-    versions whose rows it takes the place of.
+    file before. `places` are all where its bytes lie, its own first.
     """
 
     file: LandedFile
@@ -113,7 +113,6 @@ class PreparedFile:
     columns: tuple[str, ...]
     changes: Mapping[str, object]
     places: tuple[Place, ...]
-    replaces: tuple[Version, ...]
     parquet: Path
     rows: int
     rejects: list[Reject]
@@ -182,7 +181,7 @@ def open_warehouse(target: str | None, *, read_only: bool = False) -> Iterator["
         if any(isinstance(each, KeyboardInterrupt | duckdb.InterruptException) for each in causes):
             raise KeyboardInterrupt from error
         for cause in causes:
-            if isinstance(cause, OSError | duckdb.OperationalError | duckdb.FatalException):
+            if isinstance(cause, OSError | duckdb.Error):
                 is_full = "No space left on device" in str(cause)
                 reason = (
                     f"the disk of {database} is full" if is_full else str(cause).splitlines()[0]
@@ -261,7 +260,7 @@ class Warehouse:
     def _change_registry(self) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
         """Open a transaction in which the registry's entries can be changed."""
         if not self._has_own_registry():
-            self.commit([])
+            self.commit([], [])
         return _transaction(self.connection)
 
     def note_moved(self, moved: dict[Version, tuple[Place, ...]]) -> None:
@@ -295,8 +294,12 @@ class Warehouse:
 
     def miscounted(self) -> list[str]:
         """Compare each raw table with the registry, by counting; say each file that differs."""
-        found = []
         versions = [version for version in self.versions() if version.is_current]
+        found = [
+            f"raw.{version.raw_table} is gone, and raw.landed_files lists {version.name} as"
+            f" current, with {version.rows:,} rows: load it again"
+            for version in self.lost
+        ]
         for table in sorted({version.raw_table for version in versions}):
             rows = self.connection.execute(
                 f'select {FILE_ID}, count(*) from {RAW}."{table}" group by {FILE_ID}'
@@ -313,16 +316,30 @@ class Warehouse:
                         )
             found += [
                 f"raw.{table} holds {count:,} rows of the file id {file_id}, which"
-                " raw.landed_files does not list as current: delete them"
+                " raw.landed_files does not list as current"
                 for file_id, count in held.items()
+            ]
+        if versions:
+            rejects = self.connection.execute(
+                f"select source_name || '_' || table_name, file_id, count(*)"
+                f" from {RAW}.rejected_rows group by all"
+            ).fetchall()
+            counts = {(table, file_id): count for table, file_id, count in rejects}
+            found += [
+                f"raw.rejected_rows holds {counts.get(version.content, 0):,} records of"
+                f" {version.name}, and raw.landed_files says {version.rejected:,}: load it again"
+                " with --full-refresh and its path"
+                for version in versions
+                if counts.get(version.content, 0) != version.rejected
             ]
         return found
 
-    def commit(self, files: list[PreparedFile]) -> None:
+    def commit(self, files: list[PreparedFile], retired: list[Version]) -> None:
         """Put a batch of files into the warehouse in one transaction.
 
-        Their rows, their rejected rows, their entries in the registry, the removal of the rows
-        that they replace, and dlt's own record of the load appear together or not at all.
+        Their rows, their rejected rows, their entries in the registry, the removal of the rows of
+        the versions that they replace, and dlt's own record of the load appear together or not at
+        all.
         """
         os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")
         os.environ.setdefault("RUNTIME__LOG_LEVEL", "ERROR")
@@ -350,9 +367,9 @@ class Warehouse:
                 connection.execute(f"set memory_limit = '{_memory_mb(width)}MB'")
                 for version in self.lost:
                     _note_retired(connection, version, REPLACED)
+                for version in retired:
+                    _retire(connection, version, REPLACED)
                 for prepared in files:
-                    for version in prepared.replaces:
-                        _retire(connection, version, REPLACED)
                     # These bytes may have been here before, and been replaced since.
                     for registry in ("landed_files", "rejected_rows"):
                         connection.execute(
@@ -439,6 +456,7 @@ def _version(row: dict[str, Any]) -> Version:
         rows=row["rows_loaded"],
         rejected=row["rows_rejected"],
         places=places,
+        changes=json.loads(row.get("column_changes") or "{}"),
         is_current=row["is_current"],
         is_forgotten=row.get("retired_because") == FORGOTTEN,
     )

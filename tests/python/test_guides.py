@@ -15,7 +15,8 @@ def test_a_source_of_ones_own(box: Box, tmp_path: Path) -> None:
     """The example of docs/modelling.md, copied into a project, loads, builds and passes."""
     project = tmp_path / "project"
     project.mkdir()
-    for name in ("dbt_project.yml", "profiles.yml", "ingest", "macros", "models", "seeds", "tests"):
+    names = "dbt_project.yml profiles.yml .dbtignore ingest macros models seeds tests"
+    for name in names.split():
         source = PROJECT / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, project / name)
     guide = (PROJECT / "docs" / "modelling.md").read_text()

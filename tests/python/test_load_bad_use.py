@@ -247,7 +247,7 @@ def stop(box: Box, how: signal.Signals, after_files: int, seconds: float) -> tup
 def moments(count: int, seed: str) -> list[tuple[int, float]]:
     """Return moments all over a load, the same in every test run: files loaded, seconds after."""
     chance = random.Random(seed)
-    return [(after, chance.uniform(0, 0.4 if after else 1.5)) for after in range(count)]
+    return [(after, chance.uniform(0, 0.1 if after else 0.8)) for after in range(count)]
 
 
 def test_interrupted_load_is_completed_by_the_next(

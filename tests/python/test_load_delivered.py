@@ -204,6 +204,88 @@ def test_copies_that_are_not_selected_keep_their_rows(box: Box) -> None:
     box.check_registry()
 
 
+def test_where_bytes_also_lie_is_remembered(box: Box) -> None:
+    """A run over some paths takes note of a copy elsewhere: later runs lose and double nothing."""
+    one = box.write(ORDERS + "one.csv", A)
+    box.load()
+    two = box.write(ORDERS + "two.csv", A)
+    assert statuses(box, two) == {"two.csv": "unchanged"}
+    two.write_text(C)
+    assert statuses(box, two) == {"two.csv": "new"}
+    assert ids(box) == ["1", "4"]
+    two.write_text(A)
+    statuses(box, two)
+    assert ids(box) == ["1"]
+    two.unlink()
+    one.write_text(C)
+    assert statuses(box) == {"one.csv": "replaced"}
+    assert ids(box) == ["4"]
+    box.check_registry()
+
+
+def test_member_that_is_dropped_but_lies_elsewhere(box: Box) -> None:
+    box.write(ORDERS + "a.csv", A)
+    archive = write_zip(box, "p.zip", {"m.csv": A, "k.csv": C})
+    box.load()
+    write_zip(box, "p.zip", {"n.csv": B, "k.csv": C})
+    box.load(archive)
+    assert ids(box) == ["1", "2", "3", "4"]
+    box.check_registry()
+
+
+def test_plain_file_that_becomes_an_archive_and_back(box: Box) -> None:
+    box.write(ORDERS + "x.zip", A)
+    box.load()
+    write_zip(box, "x.zip", {"m.csv": B})
+    assert statuses(box) == {"x.zip/m.csv": "new"}
+    assert ids(box) == ["2", "3"]
+    box.write(ORDERS + "x.zip", C)
+    assert statuses(box) == {"x.zip": "new"}
+    assert ids(box) == ["4"]
+    box.check_registry()
+
+
+def test_rows_stay_until_what_replaces_them_is_in(box: Box) -> None:
+    """Of two copies one is refused; of an archive delivered anew, the first or last member."""
+    box.write(ORDERS + "a.csv", A)
+    box.write(ORDERS + "b.csv", A)
+    box.load()
+    box.write(ORDERS + "a.csv", "id,name\n1\n")
+    box.write(ORDERS + "b.csv", C)
+    assert box.run().returncode == 1
+    assert ids(box) == ["1", "4"]
+    box.write(ORDERS + "a.csv", B)
+    box.load()
+    assert ids(box) == ["2", "3", "4"]
+    for name in ("a", "z"):
+        write_zip(box, f"{name}.zip", {"m.csv": f"id,name\n{name},m\n"})
+        box.load()
+        write_zip(
+            box, f"{name}.zip", {f"{name}.csv": "id,name\n1\n", "n.csv": f"id,name\n{name}2,n\n"}
+        )
+        assert box.run().returncode == 1
+        assert ids(box)[3:] == [name, f"{name}2"]
+        write_zip(box, f"{name}.zip", {"n.csv": f"id,name\n{name}2,n\n"})
+        result = box.run()
+        assert result.returncode == 0
+        assert f"removed the 1 rows of {ORDERS}{name}.zip/m.csv as it was" in result.stderr
+        assert ids(box)[3:] == [f"{name}2"]
+        (box.landing / ORDERS / f"{name}.zip").unlink()
+        box.load("--forget", ORDERS + f"{name}.zip")
+    box.check_registry()
+
+
+def test_empty_file_beside_another_empty_file(box: Box) -> None:
+    box.write(ORDERS + "a.csv", b"")
+    box.write(ORDERS + "b.csv", A)
+    box.load()
+    box.write(ORDERS + "b.csv", b"")
+    result = box.run()
+    assert result.returncode == 1
+    assert "b.csv: is empty, and would remove the 1 rows" in result.stderr
+    assert ids(box) == ["1"]
+
+
 def test_empty_file_is_taken_but_never_for_rows(box: Box) -> None:
     path = box.write(ORDERS + "a.csv", b"")
     result = box.run()
@@ -238,6 +320,8 @@ def test_forget(box: Box) -> None:
         "c.zip/d.csv": "forgotten",
     }
     assert ids(box) == ["2", "3"]
+    for folder in ("acme", "acme/orders"):
+        assert box.run("--forget", folder).returncode == 1
     recorded = box.query(
         "select path, retired_because, retired_at is not null from raw.landed_files"
         " where not is_current order by path"
@@ -258,6 +342,7 @@ def test_forget(box: Box) -> None:
         "new.csv": "new",
         "renamed.csv": "forgotten",
     }
+    assert statuses(box, "--full-refresh")["renamed.csv"] == "forgotten"
     assert statuses(box, "--full-refresh", path.with_name("renamed.csv")) == {
         "renamed.csv": "reloaded"
     }
