@@ -146,3 +146,36 @@
     {%- endfor -%}
     not ({{ whole | join(" or ") }})
 {%- endmacro %}
+
+{% macro bts_lacking(landed_files) %}
+    with landed_files as (
+
+        select
+            landing_path,
+            coalesce(column_names_json, '') as column_names_json
+
+        from {{ landed_files }}
+        where
+            is_current
+            and rows_loaded > 0
+            and source_name = 'bts'
+            and table_name = 'on_time'
+
+    ),
+
+    lacking as (
+        {% for column, alternatives in bts_required_columns().items() %}
+        select
+            landing_path,
+            '{{ column }}' as missing_column,
+            '{{ alternatives | map("join", " and ") | join(", or ") }}' as expected_columns
+
+        from landed_files
+        where {{ bts_lacks(alternatives) }}
+        {{ "union all" if not loop.last }}
+        {%- endfor %}
+
+    )
+
+    select * from lacking
+{% endmacro %}
