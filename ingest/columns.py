@@ -26,7 +26,9 @@ class Source:
 
     columns: tuple[str, ...] = ()
     frozen: bool = False
+    any_subset: bool = False
     encoding: str | None = None
+    fallback_encoding: str | None = None
 
 
 @cache
@@ -40,24 +42,35 @@ def known_sources() -> dict[str, Source]:
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise LoadError(
             f"{SOURCES} is not understood: {error}; expected [<source>.<table>] with columns,"
-            " frozen and encoding"
+            " frozen, any_subset, encoding and fallback_encoding"
         ) from None
     return sources
 
 
 def _source(
-    columns: list[str] | None = None, frozen: bool = False, encoding: str | None = None
+    columns: list[str] | None = None,
+    frozen: bool = False,
+    any_subset: bool = False,
+    encoding: str | None = None,
+    fallback_encoding: str | None = None,
 ) -> Source:
     """Check the settings of one table. Raises TypeError or LookupError for what is none."""
     columns = [] if columns is None else columns
     if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
         raise TypeError(f"columns = {columns!r} is not a list of names")
-    if not isinstance(frozen, bool):
-        raise TypeError(f"frozen = {frozen!r} is neither true nor false")
-    if encoding is not None:
-        encoding = codecs.lookup(encoding).name
-        "".encode(encoding)
-    return Source(tuple(columns), frozen, encoding)
+    for name, flag in (("frozen", frozen), ("any_subset", any_subset)):
+        if not isinstance(flag, bool):
+            raise TypeError(f"{name} = {flag!r} is neither true nor false")
+    return Source(tuple(columns), frozen, any_subset, _codec(encoding), _codec(fallback_encoding))
+
+
+def _codec(encoding: str | None) -> str | None:
+    """Return Python's own name of a text encoding. Raises LookupError for what is none."""
+    if encoding is None:
+        return None
+    name = codecs.lookup(encoding).name
+    "".encode(name)
+    return name
 
 
 def spellings(header: tuple[str, ...]) -> list[Spelling]:
@@ -156,6 +169,15 @@ class TableColumns:
             "reordered": kept != [name for name in names if name in old_names],
         }
         return {kind: found for kind, found in changes.items() if found}
+
+
+def unexpected(changes: dict[str, object]) -> dict[str, object]:
+    """Leave of `TableColumns.changes` what matters where a file may have any of the columns.
+
+    That is the added columns, but for one without a name: a delimiter at the end of each line.
+    """
+    added = [name for name in changes.get("added", ()) if name.strip()]
+    return {"added": added} if added else {}
 
 
 def changes_in_words(changes: dict) -> str:

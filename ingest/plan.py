@@ -13,6 +13,7 @@ from ingest.columns import (
     changes_in_words,
     column_names,
     known_sources,
+    unexpected,
 )
 from ingest.errors import FileRefused
 from ingest.landing import LandedFile, Place, file_stamp
@@ -163,9 +164,9 @@ def _read(members: list[LandedFile], plan: Plan) -> list[_Found]:
     """Read CSV files to the end; those that are refused become steps of the plan."""
     found = []
     for file in members:
-        source = known_sources().get(file.raw_table)
+        source = known_sources().get(file.raw_table, Source())
         try:
-            scan = scan_file(file, source.encoding if source else None)
+            scan = scan_file(file, source.encoding, source.fallback_encoding)
         except (FileRefused, OSError) as error:
             plan.steps.append(Step(file, "refused", note=why_refused(error)))
         else:
@@ -245,9 +246,11 @@ def _add_columns(plan: Plan, versions: list[Version], registry: "_Registry") -> 
         names = column_names(header, table.names)
         before = registry.by_name.get((step.file.raw_table, step.file.name))
         reference = before.header if before and before.is_current else table.header
-        if source.frozen and source.columns:
+        if source.columns and (source.frozen or source.any_subset):
             reference = source.columns
         changes = table.changes(header, names, reference)
+        if source.any_subset:
+            changes = unexpected(changes)
         if source.frozen and changes:
             note = f"its columns are frozen, and this file's differ: {changes_in_words(changes)}"
             plan.steps[position] = replace(step, status="refused", scan=None, note=note)

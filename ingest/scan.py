@@ -68,11 +68,12 @@ class Scan:
         return self.records if self.is_regular else max(self.lines - self.header_lines, 0)
 
 
-def scan_file(file: LandedFile, encoding: str | None = None) -> Scan:
+def scan_file(file: LandedFile, encoding: str | None = None, fallback: str | None = None) -> Scan:
     """Read a file once, in constant memory but for one byte per line and stray quote.
 
     `encoding` is the one that the source is known to have; without it, a byte order mark tells,
-    else the bytes: UTF-8, or Windows-1252 where no letter in the file is UTF-8. Raises FileRefused
+    else the bytes: UTF-8, or Windows-1252 where no letter in the file is UTF-8. `fallback` is taken
+    in its place, for any bytes that are not UTF-8 in such a file. Raises FileRefused
     for a file that is not CSV text or whose header cannot be read, and OSError where it cannot be
     opened.
     """
@@ -100,13 +101,16 @@ def scan_file(file: LandedFile, encoding: str | None = None) -> Scan:
             utf8.see(b"", is_end=True)
         file_id = stream.digest.hexdigest()
     counts = structure.count(len(header))
+    other = SINGLE_BYTE if utf8.looks_single_byte else None
+    if fallback and utf8.bad and not utf8.has_good:
+        other = fallback
     return Scan(
         file_id=file_id,
         place=Place(file.name, *stamp, compression),
-        encoding=SINGLE_BYTE if utf8.looks_single_byte else encoding,
-        bad_byte=utf8.bad_byte if utf8.looks_single_byte else None,
+        encoding=other or encoding,
+        bad_byte=utf8.bad_byte if other else None,
         delimiter=delimiter,
-        header=_decoded(header, SINGLE_BYTE if utf8.looks_single_byte else "utf-8"),
+        header=_decoded(header, other or "utf-8"),
         header_lines=header_lines,
         line_end=line_end,
         lines=counts.lines,

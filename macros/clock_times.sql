@@ -5,3 +5,7 @@
 {% macro add_minutes(minutes, timestamp) -%}
     cast({{ dbt.dateadd('minute', minutes, timestamp) }} as {{ dbt.type_timestamp() }})
 {%- endmacro %}
+
+{% macro minutes_between(start, end) -%}
+    cast({{ dbt.datediff(start, end, 'minute') }} as integer)
+{%- endmacro %}

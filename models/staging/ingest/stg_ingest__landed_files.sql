@@ -21,6 +21,15 @@ renamed as (
         tags as tags_json,
         places as places_json,
         retired_because,
+        -- Names in raw tables hold neither quotes nor commas: one separator between two of them.
+        case
+            when column_names = '[]' then 0
+            else
+                1 + cast(
+                    (length(column_names) - length(replace(column_names, '", "', ''))) / 4
+                    as integer
+                )
+        end as column_count,
         bytes as size_bytes,
         records_read,
         rows_loaded,
