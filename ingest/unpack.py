@@ -27,8 +27,8 @@ COMPRESSIONS = {
     b"PK\x05\x06": ZIP,
 }
 OTHER_FORMATS = {b"PAR1": "Parquet", b"%PDF": "PDF", b"\xd0\xcf\x11\xe0": "an Excel workbook"}
-# The last two: the directory of a zip archive asks for a later version, or has a name that is no
-# text.
+# The last two come of a zip archive's directory: a version that Python does not know, or a name
+# that is no text.
 DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,

@@ -1,8 +1,8 @@
 """The load command on files as the world delivers them; what is to become of each is written down.
 
 tests/fixtures/nasty/expected.json has, by file: what raw.landed_files says of it, its rows and the
-broken records as [line, reason], or the message with which it is refused. Files that are large, or
-whose names not every file system can hold, are made here.
+broken records as [line, reason], or the message with which it is refused, up to where a library's
+own words begin. Files that are large, or whose names not every file system can hold, are made here.
 """
 
 import json
@@ -20,20 +20,21 @@ EXPECTED: dict[str, dict[str, Any]] = json.loads((NASTY / "expected.json").read_
 # More than any file there has, but for those of which too much is broken.
 MAX_REJECTS = 3
 
-NAMES = ["it's", 'say "so"', "two words", "a;b", "*", "?", "[1]", "[", "{a,b}", "100%", "%20"]
-NAMES += [
-    "a\nb",
-    "-rf",
-    "--help",
-    "~",
-    "$HOME",
-    "#1",
-    "&",
-    "back\\slash",
-    "Zürich 東京 ✈",
-    "e\u0301",
+NAMES = [
+    *("it's", 'say "so"', "two words", "a\nb", "a;b", "*", "?", "[1]", "[", "{a,b}", "100%", "%20"),
+    *(
+        "-rf",
+        "--help",
+        "~",
+        "$HOME",
+        "#1",
+        "&",
+        "back\\slash",
+        "Zürich 東京 ✈",
+        "e\u0301",
+        "n" * 200,
+    ),
 ]
-NAMES += ["n" * 200]
 
 
 def made() -> dict[str, tuple[str, dict[str, Any]]]:
@@ -156,7 +157,7 @@ def found_in(warehouse: duckdb.DuckDBPyConnection) -> dict[str, dict[str, Any]]:
 def test_nasty_file(name: str, loaded_once: Loaded) -> None:
     expected = EXPECTED.get(name) or MADE[name][1]
     if "refused" in expected:
-        assert f"Refused: nasty/{name}: {expected['refused']}\n" in loaded_once.messages
+        assert f"Refused: nasty/{name}: {expected['refused']}" in loaded_once.messages
         assert name not in loaded_once.files
     else:
         assert loaded_once.files[name] == expected

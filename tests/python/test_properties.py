@@ -8,6 +8,7 @@ import bz2
 import csv
 import gzip
 import io
+import itertools
 import os
 import zipfile
 from collections import deque
@@ -83,7 +84,7 @@ def packed_zstd(content: bytes) -> bytes:
 def packed_zip(content: bytes) -> bytes:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
-        opened.writestr("a.csv", content)
+        opened.writestr("ü.csv", content)
     return archive.getvalue()
 
 
@@ -338,11 +339,11 @@ def test_a_bit_flipped_in_a_packed_file_is_no_other_value(packer: str, folder: P
     """It is refused, or the bit is not of the CSV. (zstd has a checksum only where asked for.)"""
     rows = [tuple(line.split(",")) for line in LINES.decode().splitlines()[1:]]
     packed = bytearray(PACKERS[packer](LINES))
-    for position in range(4, len(packed)):
-        packed[position] ^= 0x10
+    for position, bit in itertools.product(range(4, len(packed)), (0x10, 0x80)):
+        packed[position] ^= bit
         with suppress(FileRefused):
             assert read(folder, bytes(packed))[1] == rows
-        packed[position] ^= 0x10
+        packed[position] ^= bit
 
 
 @pytest.mark.parametrize("packer", ["gzip", "bz2", "zstd"])
