@@ -10,6 +10,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from ingest.columns import known_sources
 from ingest.landing import SAMPLE_TABLES
 
 from .conftest import PROJECT, closing_table, run_load
@@ -85,12 +86,12 @@ def test_registry_accounts_for_every_record(landing: Path, loaded: Path) -> None
 
 
 def test_load_comes_before_transform(loaded: Path) -> None:
-    """After the load and before dbt, `raw` holds everything, and nothing else exists."""
+    """Before dbt there is `raw` alone: all tables of the known sources, and the registry."""
     relations = query(
         loaded, "select table_schema, table_name, table_type from information_schema.tables"
     )
     tables = {"landed_files", "rejected_rows", "_dlt_loads", "_dlt_version"}
-    tables |= {f"nycflights13_{table}" for table in SAMPLE_TABLES}
+    tables |= set(known_sources())
     assert set(relations) == {("raw", table, "BASE TABLE") for table in tables}
     assert not loaded.with_name(loaded.name + ".load").exists()
 
