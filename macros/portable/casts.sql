@@ -1,26 +1,48 @@
 {% macro cast_or_null(expression, type) %}
-    {{- return(adapter.dispatch('cast_or_null', 'ontime')(expression, type)) -}}
-{% endmacro %}
-
-{#- DuckDB's own try_cast reads '1.5' and '1e3' as integers: the pattern is what decides. -#}
-{% macro duckdb__cast_or_null(expression, type) %}
-    {%- set patterns = {
-        'integer': '[+-]?[0-9]{1,10}',
-        'whole_number': '[+-]?[0-9]{1,10}([.]0*)?',
-        'double': '[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?',
-        'date': '[0-9]{4}-[0-9]{2}-[0-9]{2}',
-        'timestamp': '[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}Z?',
-    } -%}
-    {%- if type not in patterns -%}
+    {%- if type not in castable_texts() -%}
         {{- exceptions.raise_compiler_error('cast_or_null knows no type ' ~ type) -}}
     {%- endif -%}
     {%- set text = {
         'whole_number': "split_part(" ~ expression ~ ", '.', 1)",
         'timestamp': "rtrim(" ~ expression ~ ", 'Z')",
     }.get(type, expression) -%}
+    {%- set sql_type = {
+        'whole_number': 'integer',
+        'double': type_double(),
+    }.get(type, type) -%}
+    {{- return(adapter.dispatch('cast_or_null', 'ontime')(
+        expression, castable_texts()[type], text, sql_type
+    )) -}}
+{% endmacro %}
+
+{#-
+    What an engine's own cast takes differs: DuckDB reads '1.5' and '1e3' as integers, PostgreSQL
+    '24:00:00' as a time of day and not the year 0. The pattern decides on every engine alike; the
+    engine refuses only what no pattern can tell, such as 30 February and numbers out of range.
+-#}
+{% macro castable_texts() %}
+    {%- set date = '[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}' -%}
+    {{- return({
+        'integer': '[+-]?[0-9]{1,10}',
+        'whole_number': '[+-]?[0-9]{1,10}([.]0*)?',
+        'double': '[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?',
+        'date': date,
+        'timestamp': date ~ '[ T]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z?',
+    }) -}}
+{% endmacro %}
+
+{% macro duckdb__cast_or_null(expression, pattern, text, sql_type) -%}
     case
-        when regexp_full_match({{ expression }}, '{{ patterns[type] }}')
-            then try_cast({{ text }} as {{ 'integer' if type == 'whole_number' else type }})
+        when regexp_full_match({{ expression }}, '{{ pattern }}')
+            then try_cast({{ text }} as {{ sql_type }})
+    end
+{%- endmacro %}
+
+{#- A case decides in order: what is no valid input is never cast. -#}
+{% macro postgres__cast_or_null(expression, pattern, text, sql_type) -%}
+    case
+        when {{ expression }} !~ '^({{ pattern }})$' then null
+        when pg_input_is_valid({{ text }}, '{{ sql_type }}') then cast({{ text }} as {{ sql_type }})
     end
 {%- endmacro %}
 
@@ -29,3 +51,5 @@
 {% endmacro %}
 
 {% macro duckdb__type_double() %}double{% endmacro %}
+
+{% macro postgres__type_double() %}double precision{% endmacro %}

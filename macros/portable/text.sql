@@ -5,3 +5,7 @@
 {% macro duckdb__timestamp_text(timestamp) -%}
     strftime({{ timestamp }}, '%Y-%m-%d %H:%M:%S')
 {%- endmacro %}
+
+{% macro postgres__timestamp_text(timestamp) -%}
+    to_char({{ timestamp }}, 'YYYY-MM-DD HH24:MI:SS')
+{%- endmacro %}

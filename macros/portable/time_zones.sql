@@ -1,8 +1,9 @@
+{#- The default variants are those of DuckDB and PostgreSQL, which have these functions in common. -#}
 {% macro local_to_utc(local_timestamp, time_zone) %}
     {{- return(adapter.dispatch('local_to_utc', 'ontime')(local_timestamp, time_zone)) -}}
 {% endmacro %}
 
-{% macro duckdb__local_to_utc(local_timestamp, time_zone) -%}
+{% macro default__local_to_utc(local_timestamp, time_zone) -%}
     timezone('UTC', timezone({{ time_zone }}, {{ local_timestamp }}))
 {%- endmacro %}
 
@@ -10,7 +11,7 @@
     {{- return(adapter.dispatch('utc_to_local', 'ontime')(utc_timestamp, time_zone)) -}}
 {% endmacro %}
 
-{% macro duckdb__utc_to_local(utc_timestamp, time_zone) -%}
+{% macro default__utc_to_local(utc_timestamp, time_zone) -%}
     timezone({{ time_zone }}, timezone('UTC', {{ utc_timestamp }}))
 {%- endmacro %}
 
@@ -19,6 +20,6 @@
     {{- return(adapter.dispatch('time_zone_names', 'ontime')()) -}}
 {% endmacro %}
 
-{% macro duckdb__time_zone_names() -%}
+{% macro default__time_zone_names() -%}
     select name from pg_timezone_names()
 {%- endmacro %}
