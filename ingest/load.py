@@ -45,12 +45,12 @@ from ingest.columns import changes_in_words
 from ingest.errors import FileRefused, LoadError
 from ingest.landing import LandedFile, file_stamp
 from ingest.plan import Plan, Step, make_plan, why_refused
+from ingest.profile import PROJECT
 from ingest.read import read_file
 from ingest.report import Report
 from ingest.unpack import ZIP, utf8_file
 from ingest.warehouse import (
     FORGOTTEN,
-    PROJECT,
     REPLACED,
     PreparedFile,
     Version,

@@ -2,27 +2,27 @@
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import astuple, dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ingest.columns import FILE_ID, LOAD_ID, ROW_NUMBER, column_names, known_sources
+from ingest.engine import RAW, Engine
 from ingest.errors import LoadError
 from ingest.landing import InTable, LandedFile, Place
+from ingest.profile import read_target
 from ingest.read import Reject
 from ingest.scan import Scan
 
-PROJECT = Path(__file__).resolve().parent.parent
-RAW = "raw"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 OF_VERSION = "source_name || '_' || table_name = ? and file_id = ?"
 # dlt's names of the types that the raw schema uses.
 TEXT, BIGINT, TIMESTAMP, BOOL = "text", "bigint", "timestamp", "bool"
@@ -118,84 +118,55 @@ class PreparedFile:
     rejects: list[Reject]
 
 
-def database_path(target: str | None) -> Path:
-    """Return the database file that `profiles.yml` has for a target (default: its own).
-
-    Raises LoadError where the file cannot be read, and for a target that is not there, or not one
-    that the loader can write to.
-    """
-    import jinja2
-    import yaml
-
-    path = Path(os.environ.get("DBT_PROFILES_DIR", PROJECT), "profiles.yml")
-
-    def env_var(name: str, default: str | None = None) -> str:
-        value = os.environ.get(name, default)
-        if value is None:
-            raise LoadError(f"{path} asks for the environment variable {name}: set it")
-        return value
-
-    def render(text: str) -> str:
-        return jinja2.Template(text, undefined=jinja2.StrictUndefined).render(env_var=env_var)
-
-    try:
-        profile = yaml.safe_load(path.read_text())["ontime"]
-        target = target or render(profile["target"])
-        outputs = profile["outputs"]
-        if target not in outputs:
-            raise LoadError(f"no target {target!r} in {path}: expected one of {', '.join(outputs)}")
-        if render(outputs[target]["type"]) != "duckdb":
-            raise LoadError(f"target {target!r} in {path} is not DuckDB: the loader knows no other")
-        return PROJECT / render(outputs[target]["path"])
-    except OSError as error:
-        raise LoadError(f"{path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, jinja2.TemplateError, ValueError, KeyError, TypeError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise LoadError(f"{path} is not a dbt profile for ontime: {reason}") from error
-
-
 @contextmanager
 def open_warehouse(target: str | None, *, read_only: bool = False) -> Iterator["Warehouse"]:
-    """Open the warehouse; while it is open for writing, no other process can open it.
+    """Open the warehouse of a target in `profiles.yml`; one process at a time can write to it.
 
     With `read_only`, a warehouse that does not exist yet is an empty one. Raises LoadError where
-    it is held open by another process, cannot be written to, or the disk is full.
+    it is another process's, cannot be reached or written to, or the disk is full.
     """
-    database = database_path(target)
-    workspace = database.with_name(database.name + ".load")
-    try:
-        if read_only:
-            path = str(database) if database.exists() else ":memory:"
-            connection = duckdb.connect(path, read_only=database.exists())
-        else:
-            database.parent.mkdir(parents=True, exist_ok=True)
-            connection = duckdb.connect(str(database))
-            shutil.rmtree(workspace, ignore_errors=True)
-            workspace.mkdir()
-    except (duckdb.Error, OSError) as error:
-        raise LoadError(_why_not_opened(database, error)) from None
-    try:
-        yield Warehouse(connection, workspace)
-    except Exception as error:
-        causes = list(_causes(error))
-        if any(isinstance(each, KeyboardInterrupt | duckdb.InterruptException) for each in causes):
-            raise KeyboardInterrupt from error
-        for cause in causes:
-            if isinstance(cause, OSError | duckdb.Error):
-                is_full = "No space left on device" in str(cause)
-                reason = (
-                    f"the disk of {database} is full" if is_full else str(cause).splitlines()[0]
-                )
-                raise LoadError(
-                    f"{reason}: nothing of the running batch was loaded, the files committed"
-                    " before it stay; run again when it is mended"
-                ) from error
-        raise
-    finally:
-        # In this order: once the connection is closed, the folder may be another load's.
-        if not read_only:
-            shutil.rmtree(workspace, ignore_errors=True)
-        connection.close()
+    settings = read_target(target)
+    engines = {"duckdb": "on_duckdb", "postgres": "on_postgres"}
+    kind = settings["type"]
+    if kind not in engines:
+        raise LoadError(
+            f"target {settings.name!r} in {settings.profile} is of type {kind}: the loader knows"
+            f" {' and '.join(engines)}"
+        )
+    # An engine's driver is imported only by who uses it.
+    module = import_module(f"ingest.{engines[kind]}")
+    with module.open_engine(settings, read_only=read_only) as engine:
+        try:
+            if not read_only:
+                shutil.rmtree(engine.workspace, ignore_errors=True)
+                engine.workspace.mkdir(parents=True)
+            yield Warehouse(engine)
+        except LoadError:
+            raise
+        except Exception as error:
+            if known := _known(error, engine):
+                raise known from error
+            raise
+        finally:
+            # Before the database is closed: after it, the folder may be another load's.
+            if not read_only:
+                shutil.rmtree(engine.workspace, ignore_errors=True)
+
+
+def _known(error: Exception, engine: Engine) -> BaseException | None:
+    """Return what an error amounts to for the user; None where it is one of the program."""
+    causes = list(_causes(error))
+    if any(isinstance(each, KeyboardInterrupt) or engine.is_interruption(each) for each in causes):
+        return KeyboardInterrupt()
+    for cause in causes:
+        if isinstance(cause, OSError | engine.error):
+            is_full = "No space left on device" in str(cause)
+            reason = f"the disk of {engine.database} is full" if is_full else engine.reason(cause)
+            return LoadError(
+                f"{reason}: nothing of the running batch was loaded, the files committed before it"
+                " stay; run again when it is mended"
+            )
+    return None
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -205,23 +176,12 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _why_not_opened(database: Path, error: Exception) -> str:
-    holder = re.search(r"held in (.*?)\W*PID (\d+)", str(error))
-    if holder:
-        program, pid = holder.groups()
-        return (
-            f"{database} is held open by another process: {program or 'unknown'}, pid {pid}."
-            " Close it there, then run this again"
-        )
-    return f"{database} cannot be opened: {str(error).splitlines()[0]}"
-
-
 class Warehouse:
-    """An open warehouse and a folder beside it for work in progress."""
+    """An open warehouse."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, workspace: Path):
-        self.connection = connection
-        self.workspace = workspace
+    def __init__(self, engine: Engine):
+        self.engine = engine
+        self.workspace = engine.workspace
         # Versions whose table somebody dropped: current in the registry, and nowhere else.
         self.lost: list[Version] = []
 
@@ -234,11 +194,8 @@ class Warehouse:
         if "landed_files" not in tables:
             return []
         # Whatever columns there are: a registry that an earlier release wrote has fewer.
-        rows = self.connection.execute(
-            f"select *, epoch_us(modified_at) as modified_us from {RAW}.landed_files"
-            " order by loaded_at, path"
-        ).to_arrow_table()
-        versions = [_version(row) for row in rows.to_pylist()]
+        rows = self.engine.query(f"select * from {RAW}.landed_files order by loaded_at, path")
+        versions = [_version(row) for row in rows]
         lost = [each for each in versions if each.is_current and each.raw_table not in tables]
         self.lost = lost
         return [replace(each, is_current=False) if each in lost else each for each in versions]
@@ -246,38 +203,38 @@ class Warehouse:
     def is_incomplete(self) -> bool:
         """Tell whether a known source's table, or the registry itself, is still to be made."""
         known = {table for table, source in known_sources().items() if source.columns}
-        return not known <= set(self._tables()) or not self._has_own_registry()
+        return not known <= self._tables() or not self._has_own_registry()
 
     def _has_own_registry(self) -> bool:
         """Tell whether the registry has all columns; that of an earlier release has fewer."""
-        rows = self.connection.execute(
+        rows = self.engine.query(
             "select column_name from information_schema.columns"
-            " where table_schema = $1 and table_name = 'landed_files'",
+            " where table_schema = ? and table_name = 'landed_files'",
             [RAW],
-        ).fetchall()
-        return set(LANDED_FILES) <= {name for (name,) in rows}
+        )
+        return set(LANDED_FILES) <= {row["column_name"] for row in rows}
 
-    def _change_registry(self) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+    def _change_registry(self) -> AbstractContextManager[None]:
         """Open a transaction in which the registry's entries can be changed."""
         if not self._has_own_registry():
             self.commit([], [])
-        return _transaction(self.connection)
+        return self.engine.transaction()
 
     def note_moved(self, moved: dict[Version, tuple[Place, ...]]) -> None:
         """Record where known bytes lie now."""
         if not moved:
             return
-        with self._change_registry() as connection:
+        with self._change_registry():
             for version, places in moved.items():
                 first = places[0]
-                connection.execute(
+                self.engine.execute(
                     f"update {RAW}.landed_files set path = ?, bytes = ?,"
-                    " modified_at = make_timestamp(?) at time zone 'UTC', compression = ?,"
+                    " modified_at = cast(? as timestamp with time zone), compression = ?,"
                     f" places = ? where {OF_VERSION}",
                     [
                         first.name,
                         first.size,
-                        first.modified_us,
+                        (EPOCH + timedelta(microseconds=first.modified_us)).isoformat(),
                         first.compression,
                         _places_json(places),
                         *version.content,
@@ -288,9 +245,9 @@ class Warehouse:
         """Remove the rows of file versions, and record in the registry when and why."""
         if not versions:
             return
-        with self._change_registry() as connection:
+        with self._change_registry():
             for version in versions:
-                _retire(connection, version, because)
+                self._retire(version, because)
 
     def miscounted(self) -> list[str]:
         """Compare each raw table with the registry, by counting; say each file that differs."""
@@ -301,10 +258,10 @@ class Warehouse:
             for version in self.lost
         ]
         for table in sorted({version.raw_table for version in versions}):
-            rows = self.connection.execute(
-                f'select {FILE_ID}, count(*) from {RAW}."{table}" group by {FILE_ID}'
-            ).fetchall()
-            held = dict(rows)
+            rows = self.engine.query(
+                f'select {FILE_ID}, count(*) as row_count from {RAW}."{table}" group by {FILE_ID}'
+            )
+            held = {row[FILE_ID]: row["row_count"] for row in rows}
             for version in versions:
                 if version.raw_table == table:
                     count = held.pop(version.file_id, 0)
@@ -320,11 +277,11 @@ class Warehouse:
                 for file_id, count in held.items()
             ]
         if versions:
-            rejects = self.connection.execute(
-                f"select source_name || '_' || table_name, file_id, count(*)"
-                f" from {RAW}.rejected_rows group by all"
-            ).fetchall()
-            counts = {(table, file_id): count for table, file_id, count in rejects}
+            rejects = self.engine.query(
+                "select source_name || '_' || table_name as raw_table, file_id,"
+                f" count(*) as row_count from {RAW}.rejected_rows group by 1, 2"
+            )
+            counts = {(row["raw_table"], row["file_id"]): row["row_count"] for row in rejects}
             found += [
                 f"raw.rejected_rows holds {counts.get(version.content, 0):,} records of"
                 f" {version.name}, and raw.landed_files says {version.rejected:,}: load it again"
@@ -348,7 +305,7 @@ class Warehouse:
         pipeline = dlt.pipeline(
             "ontime",
             pipelines_dir=str(self.workspace / "dlt"),
-            destination=dlt.destinations.duckdb(self.connection),
+            destination=self.engine.destination(),
             dataset_name=RAW,
         )
         pipeline.config.restore_from_destination = False
@@ -357,31 +314,28 @@ class Warehouse:
         pipeline.normalize()
         (load_id,) = pipeline.list_normalized_load_packages()
         jobs = pipeline.get_load_package_info(load_id).jobs["new_jobs"]
-        with pipeline.destination_client() as client:
+        with self.engine.client(pipeline) as client:
             client.initialize_storage()
             # By force: dlt else takes it that the tables that it once made are still there.
             client.update_stored_schema(force=True)
-            with client.sql_client.begin_transaction():
-                connection = client.sql_client.native_connection
-                width = max((len(prepared.columns) for prepared in files), default=0)
-                connection.execute(f"set memory_limit = '{_memory_mb(width)}MB'")
+            with self.engine.transaction():
+                self.engine.expect_columns(
+                    max((len(prepared.columns) for prepared in files), default=0)
+                )
                 for version in self.lost:
-                    _note_retired(connection, version, REPLACED)
+                    self._note_retired(version, REPLACED)
                 for version in retired:
-                    _retire(connection, version, REPLACED)
+                    self._retire(version, REPLACED)
                 for prepared in files:
                     # These bytes may have been here before, and been replaced since.
                     for registry in ("landed_files", "rejected_rows"):
-                        connection.execute(
+                        self.engine.execute(
                             f"delete from {RAW}.{registry} where {OF_VERSION}",
                             [prepared.file.raw_table, prepared.scan.file_id],
                         )
                 for job in jobs:
-                    connection.execute(
-                        f'insert into {RAW}."{job.job_file_info.table_name}" by name'
-                        f" select *, ? as {LOAD_ID} from read_parquet(?)",
-                        [load_id, job.file_path],
-                    )
+                    table = job.job_file_info.table_name
+                    self.engine.insert(table, Path(job.file_path), load_id)
                 client.complete_load(load_id)
         self.lost = []
         # The next batch starts from an empty folder, and finds no package of this one.
@@ -425,11 +379,26 @@ class Warehouse:
         pq.write_table(pa.Table.from_pylist(rows, pa.schema(fields)), parquet)
         return parquet
 
-    def _tables(self) -> list[str]:
-        rows = self.connection.execute(
-            "select table_name from information_schema.tables where table_schema = $1", [RAW]
-        ).fetchall()
-        return [name for (name,) in rows]
+    def _tables(self) -> set[str]:
+        rows = self.engine.query(
+            "select table_name from information_schema.tables where table_schema = ?", [RAW]
+        )
+        return {row["table_name"] for row in rows}
+
+    def _retire(self, version: Version, because: str) -> None:
+        """Remove a version's rows, and note in the registry that it is no longer current."""
+        self.engine.execute(
+            f'delete from {RAW}."{version.raw_table}" where {FILE_ID} = ?', [version.file_id]
+        )
+        self._note_retired(version, because)
+
+    def _note_retired(self, version: Version, because: str) -> None:
+        self.engine.execute(f"delete from {RAW}.rejected_rows where {OF_VERSION}", version.content)
+        self.engine.execute(
+            f"update {RAW}.landed_files set is_current = false, retired_at = now(),"
+            f" retired_because = ? where {OF_VERSION}",
+            [because, *version.content],
+        )
 
 
 def known_columns() -> dict[str, dict[str, str]]:
@@ -445,7 +414,8 @@ def _version(row: dict[str, Any]) -> Version:
     """Read a row of `raw.landed_files`."""
     header = tuple(json.loads(row["header"]))
     names = json.loads(row.get("column_names") or "null") or column_names(header)
-    own = Place(row["path"], row["bytes"], row["modified_us"], row["compression"])
+    modified_us = (row["modified_at"] - EPOCH) // timedelta(microseconds=1)
+    own = Place(row["path"], row["bytes"], modified_us, row["compression"])
     places = tuple(Place(*place) for place in json.loads(row.get("places") or "[]")) or (own,)
     return Version(
         source=row["source_name"],
@@ -506,43 +476,3 @@ def _reject_rows(prepared: PreparedFile) -> Iterator[dict[str, Any]]:
             "reason": reject.reason,
             "raw_text": reject.raw_text,
         }
-
-
-def _memory_mb(width: int) -> int:
-    """The memory in MB that DuckDB may take for tables of `width` columns.
-
-    Left alone, it keeps what it wrote in memory, up to most of the machine's. A column needs two
-    blocks of 256 kB in each of a few threads.
-    """
-    return 400 + 2 * width
-
-
-@contextmanager
-def _transaction(
-    connection: duckdb.DuckDBPyConnection,
-) -> Iterator[duckdb.DuckDBPyConnection]:
-    connection.begin()
-    try:
-        yield connection
-    except BaseException:
-        connection.rollback()
-        raise
-    connection.commit()
-
-
-def _retire(connection: duckdb.DuckDBPyConnection, version: Version, because: str) -> None:
-    """Remove a version's rows, and note in the registry that it is no longer current."""
-    connection.execute(
-        f'delete from {RAW}."{version.raw_table}" where {FILE_ID} = ?', [version.file_id]
-    )
-    _note_retired(connection, version, because)
-
-
-def _note_retired(connection: duckdb.DuckDBPyConnection, version: Version, because: str) -> None:
-    key = version.content
-    connection.execute(f"delete from {RAW}.rejected_rows where {OF_VERSION}", key)
-    connection.execute(
-        f"update {RAW}.landed_files set is_current = false, retired_at = now(),"
-        f" retired_because = ? where {OF_VERSION}",
-        [because, *key],
-    )

@@ -186,7 +186,7 @@ def test_wrong_target(box: Box) -> None:
         (None, "cannot be read"),
         ("ontime: [", "is not a dbt profile"),
         ("other: {}", "no 'ontime'"),
-        ("ontime: {target: a, outputs: {a: {type: postgres}}}", "not DuckDB"),
+        ("ontime: {target: a, outputs: {a: {type: snowflake}}}", "the loader knows duckdb"),
         ("ontime: {target: a, outputs: {a: {type: duckdb}}}", "no 'path'"),
         (
             "ontime: {target: a, outputs: {a: {type: duckdb, path: \"{{ env_var('NEEDED') }}\"}}}",
