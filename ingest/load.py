@@ -292,6 +292,7 @@ def load(
                 started = time.perf_counter()
                 try:
                     ready = prepare(step, warehouse.workspace, max_rejects, advance)
+                    warehouse.check(ready)
                 except FileRefused as error:
                     outcomes[step] = Outcome(step.file.name, "refused", note=str(error))
                     continue

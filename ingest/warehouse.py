@@ -291,6 +291,10 @@ class Warehouse:
             ]
         return found
 
+    def check(self, prepared: PreparedFile) -> None:
+        """Raise FileRefused where the engine cannot hold what a file brings."""
+        self.engine.check(prepared.file.raw_table, prepared.columns, prepared.parquet)
+
     def commit(self, files: list[PreparedFile], retired: list[Version]) -> None:
         """Put a batch of files into the warehouse in one transaction.
 
