@@ -86,7 +86,7 @@ UV_COMPILE = $(UV) pip compile --quiet --upgrade --universal --python-version 3.
 	--generate-hashes --no-annotate --custom-compile-command "make lock" pyproject.toml
 
 lock: ## Write the lock files anew from pyproject.toml, with the newest versions it allows (needs uv)
-	$(UV_COMPILE) --extra test --extra lint --output-file requirements-test.lock
+	$(UV_COMPILE) --extra postgres --extra test --extra lint --output-file requirements-test.lock
 	$(UV_COMPILE) --constraint requirements-test.lock --output-file requirements.lock
 
 clean: ## Remove what can be made again; landing/ and warehouse/ stay
