@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from uuid import uuid4
 
 import duckdb
 import pyarrow.parquet as pq
@@ -17,6 +18,8 @@ from ingest.landing import LandedFile, put_sample
 from ingest.read import Reject, read_file
 from ingest.scan import Scan, scan_file
 from ingest.unpack import unfold, utf8_file
+
+from .servers import PostgresServer
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOADER = (sys.executable, PROJECT / "ingest" / "load.py")
@@ -38,7 +41,7 @@ def environment(database: Path | str, **extra: str) -> dict[str, str]:
     own = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("ONTIME_", "DBT_"))
+        if not name.startswith(("ONTIME_", "DBT_", "PG"))
     }
     return own | {"ONTIME_DUCKDB_PATH": str(database)} | extra
 
@@ -62,14 +65,14 @@ def run_load(
 
 
 def run_dbt(
-    *args: object, database: Path, project: Path = PROJECT
+    *args: object, database: Path, project: Path = PROJECT, **extra: str
 ) -> subprocess.CompletedProcess[str]:
     """Run `dbt` on the project; what it writes goes to `target` beside the warehouse."""
     target = database.parent / "target"
     return subprocess.run(
         [Path(sys.executable).with_name("dbt"), "--no-use-colors", *map(str, args)],
         cwd=project,
-        env=environment(database, DBT_TARGET_PATH=str(target), DBT_LOG_PATH=str(target)),
+        env=environment(database, DBT_TARGET_PATH=str(target), DBT_LOG_PATH=str(target), **extra),
         capture_output=True,
         text=True,
         timeout=600,
@@ -110,13 +113,33 @@ class Box:
         with duckdb.connect(str(self.database), read_only=True) as warehouse:
             return warehouse.sql(sql).fetchall()
 
+    def execute(self, *statements: str) -> None:
+        """Change something behind the loader's back."""
+        with duckdb.connect(str(self.database)) as warehouse:
+            for statement in statements:
+                warehouse.execute(statement)
+
+    def records(self, sql: str, *without: str) -> list[dict]:
+        """Return rows by column name, in an order that does not depend on the engine."""
+        with duckdb.connect(str(self.database), read_only=True) as warehouse:
+            rows = warehouse.execute(sql).to_arrow_table().drop_columns([*without]).to_pylist()
+        return sorted(rows, key=repr)
+
+    def columns(self, table: str) -> list[str]:
+        """Return the names of a raw table's columns."""
+        names = self.query(
+            "select column_name from information_schema.columns"
+            f" where table_schema = 'raw' and table_name = '{table}' order by ordinal_position"
+        )
+        return [name for (name,) in names]
+
     def tables(self) -> dict[str, int]:
         """Return the number of rows of each table of the schema `raw`, dlt's own left out."""
         names = self.query(
-            "select table_name from duckdb_tables()"
-            " where schema_name = 'raw' and not starts_with(table_name, '_dlt')"
+            "select table_name from information_schema.tables where table_schema = 'raw'"
         )
-        return {name: self.query(COUNT + name)[0][0] for (name,) in names}
+        own = sorted(name for (name,) in names if not name.startswith("_dlt"))
+        return {name: self.query(COUNT + name)[0][0] for name in own}
 
     def check_registry(self) -> None:
         """Assert what holds after every load: nothing is lost, doubled, or without a record."""
@@ -141,11 +164,48 @@ class Box:
             }
         rejects = self.query(
             "select source_name || '_' || table_name, file_id, count(*)"
-            " from raw.rejected_rows group by all"
+            " from raw.rejected_rows group by 1, 2"
         )
         assert {(table, file): count for table, file, count in rejects} == {
             key: rejected for key, (_, rejected) in current.items() if rejected
         }
+
+
+@dataclass
+class PostgresBox(Box):
+    """A landing zone, and a warehouse in a PostgreSQL database. `database` is beside it only."""
+
+    server: PostgresServer
+    name: str
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment variables by which the commands find the warehouse."""
+        return {"DBT_TARGET": "postgres"} | self.server.variables(self.name)
+
+    @property
+    def workspace(self) -> Path:
+        """The folder in which a load works."""
+        name = f"{self.name}-127.0.0.1-{self.server.port}.load"
+        return PROJECT / "warehouse" / name
+
+    def run(self, *args: object, **options: object) -> subprocess.CompletedProcess[str]:
+        """Run the load command, whatever comes of it."""
+        return super().run(*args, **self.variables | options)
+
+    def query(self, sql: str) -> list[tuple]:
+        """Return the rows that the warehouse answers."""
+        return self.server.execute(sql, self.name)
+
+    def execute(self, *statements: str) -> None:
+        """Change something behind the loader's back."""
+        self.server.execute(";".join(statements), self.name)
+
+    def records(self, sql: str, *without: str) -> list[dict]:
+        """Return rows by column name, in an order that does not depend on the engine."""
+        rows = self.query(f"select row_to_json(found) from ({sql}) as found")
+        kept = [{name: row[name] for name in row if name not in without} for (row,) in rows]
+        return sorted(kept, key=repr)
 
 
 def closing_table(output: str) -> dict[str, tuple[str, str, str]]:
@@ -161,12 +221,9 @@ def content(box: Box) -> tuple:
     box.check_registry()
     return (
         box.tables(),
-        box.query("select * exclude (_dlt_load_id) from raw.acme_orders order by all"),
-        box.query("select file_id, line, reason, raw_text from raw.rejected_rows order by all"),
-        box.query(
-            "select * exclude (_dlt_load_id, loaded_at, retired_at) from raw.landed_files"
-            " order by all"
-        ),
+        box.records("select * from raw.acme_orders", "_dlt_load_id"),
+        box.records("select file_id, line, reason, raw_text from raw.rejected_rows"),
+        box.records("select * from raw.landed_files", "_dlt_load_id", "loaded_at", "retired_at"),
     )
 
 
@@ -201,6 +258,25 @@ def box(tmp_path: Path) -> Box:
     landing = tmp_path / "landing"
     landing.mkdir()
     return Box(landing, tmp_path / "warehouse.duckdb")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """Return a running PostgreSQL server."""
+    server = PostgresServer()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def postgres_box(tmp_path: Path, postgres: PostgresServer) -> Iterator[PostgresBox]:
+    """Return an empty landing zone, and an empty PostgreSQL database."""
+    landing = tmp_path / "landing"
+    landing.mkdir()
+    name = f"test_{uuid4().hex[:8]}"
+    postgres.execute(f"create database {name}")
+    yield PostgresBox(landing, tmp_path / "warehouse", postgres, name)
+    postgres.execute(f"drop database {name} with (force)")
 
 
 @pytest.fixture(scope="session")
