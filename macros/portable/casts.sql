@@ -16,16 +16,17 @@
 {% endmacro %}
 
 {#-
-    What an engine's own cast takes differs: DuckDB reads '1.5' and '1e3' as integers, PostgreSQL
-    '24:00:00' as a time of day and not the year 0. The pattern decides on every engine alike; the
-    engine refuses only what no pattern can tell, such as 30 February and numbers out of range.
+    What an engine's own cast takes differs: DuckDB reads '1.5' and '1e3' as integers and '1e999' as
+    infinity, PostgreSQL '24:00:00' as a time of day and no year 0. The pattern decides on every
+    engine alike; the engine refuses only what no pattern can tell: 30 February, integers out of
+    range.
 -#}
 {% macro castable_texts() %}
     {%- set date = '[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}' -%}
     {{- return({
         'integer': '[+-]?[0-9]{1,10}',
         'whole_number': '[+-]?[0-9]{1,10}([.]0*)?',
-        'double': '[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?',
+        'double': '[+-]?([0-9]{1,99}[.]?[0-9]{0,99}|[.][0-9]{1,99})([eE][+-]?[0-9]{1,2})?',
         'date': date,
         'timestamp': date ~ '[ T]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z?',
     }) -}}

