@@ -41,8 +41,8 @@ class Engine(ABC):
         """Open dlt's client; in the block, it and this engine work in the same session."""
 
     @abstractmethod
-    def insert(self, table: str, parquet: Path, load_id: str) -> None:
-        """Add a Parquet file's rows, in bulk, to a raw table, each with the load id."""
+    def insert(self, table: str, parquets: Sequence[Path], load_id: str) -> None:
+        """Add the rows of Parquet files, in bulk, to a raw table, each with the load id."""
 
     @abstractmethod
     def check(self, table: str, columns: Sequence[str], parquet: Path) -> None:

@@ -21,7 +21,7 @@ def open_engine(target: Target, *, read_only: bool) -> Iterator["DuckDB"]:
     With `read_only`, a file that does not exist yet is an empty database. Raises LoadError where
     it is held open by another process, or cannot be opened.
     """
-    database = PROJECT / target["path"]
+    database = database_path(target)
     try:
         if read_only:
             path = str(database) if database.exists() else ":memory:"
@@ -30,14 +30,20 @@ def open_engine(target: Target, *, read_only: bool) -> Iterator["DuckDB"]:
             database.parent.mkdir(parents=True, exist_ok=True)
             connection = duckdb.connect(str(database))
     except (duckdb.Error, OSError) as error:
-        raise LoadError(_why_not_opened(database, error)) from None
+        raise LoadError(why_not_opened(database, error)) from None
     try:
         yield DuckDB(database, connection)
     finally:
         connection.close()
 
 
-def _why_not_opened(database: Path, error: Exception) -> str:
+def database_path(target: Target) -> Path:
+    """Return the database file that a target names."""
+    return PROJECT / target["path"]
+
+
+def why_not_opened(database: Path, error: Exception) -> str:
+    """Say why DuckDB cannot open a file: who holds it, where somebody does."""
     holder = re.search(r"held in (.*?)\W*PID (\d+)", str(error))
     if holder:
         program, pid = holder.groups()
@@ -95,12 +101,14 @@ class DuckDB(Engine):
             finally:
                 self._connection = own
 
-    def insert(self, table: str, parquet: Path, load_id: str) -> None:
-        """Add a Parquet file's rows to a raw table, which may have more columns."""
-        self.execute(
-            f'insert into {RAW}."{table}" by name select *, ? as {LOAD_ID} from read_parquet(?)',
-            [load_id, str(parquet)],
-        )
+    def insert(self, table: str, parquets: Sequence[Path], load_id: str) -> None:
+        """Add the rows of Parquet files to a raw table, which may have more columns."""
+        for parquet in parquets:
+            self.execute(
+                f'insert into {RAW}."{table}" by name'
+                f" select *, ? as {LOAD_ID} from read_parquet(?)",
+                [load_id, str(parquet)],
+            )
 
     def check(self, table: str, columns: Sequence[str], parquet: Path) -> None:
         """Take everything: the rows were read by DuckDB itself."""

@@ -200,14 +200,15 @@ class Postgres(Engine):
         client.sql_client._conn = self._connection
         yield client
 
-    def insert(self, table: str, parquet: Path, load_id: str) -> None:
-        """Add a Parquet file's rows to a raw table, which may have more columns, with COPY."""
-        with pq.ParquetFile(parquet) as file, self._connection.cursor() as cursor:
-            columns = ", ".join(f'"{name}"' for name in [*file.schema_arrow.names, LOAD_ID])
-            rows = io.BufferedReader(_Csv(_with_load_id(file, load_id)), COPY_BYTES)
-            cursor.copy_expert(
-                f'copy {RAW}."{table}" ({columns}) from stdin (format csv)', rows, COPY_BYTES
-            )
+    def insert(self, table: str, parquets: Sequence[Path], load_id: str) -> None:
+        """Add the rows of Parquet files to a raw table, which may have more columns, with COPY."""
+        for parquet in parquets:
+            with pq.ParquetFile(parquet) as file, self._connection.cursor() as cursor:
+                columns = ", ".join(f'"{name}"' for name in [*file.schema_arrow.names, LOAD_ID])
+                rows = io.BufferedReader(_Csv(_with_load_id(file, load_id)), COPY_BYTES)
+                cursor.copy_expert(
+                    f'copy {RAW}."{table}" ({columns}) from stdin (format csv)', rows, COPY_BYTES
+                )
 
     def check(self, table: str, columns: Sequence[str], parquet: Path) -> None:
         """Raise FileRefused for what PostgreSQL cannot hold.

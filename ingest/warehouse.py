@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import astuple, dataclass, field, replace
@@ -317,7 +318,9 @@ class Warehouse:
         pipeline.extract(self._source(files))
         pipeline.normalize()
         (load_id,) = pipeline.list_normalized_load_packages()
-        jobs = pipeline.get_load_package_info(load_id).jobs["new_jobs"]
+        parquets: dict[str, list[Path]] = defaultdict(list)
+        for job in pipeline.get_load_package_info(load_id).jobs["new_jobs"]:
+            parquets[job.job_file_info.table_name].append(Path(job.file_path))
         with self.engine.client(pipeline) as client:
             client.initialize_storage()
             # By force: dlt else takes it that the tables that it once made are still there.
@@ -337,9 +340,8 @@ class Warehouse:
                             f"delete from {RAW}.{registry} where {OF_VERSION}",
                             [prepared.file.raw_table, prepared.scan.file_id],
                         )
-                for job in jobs:
-                    table = job.job_file_info.table_name
-                    self.engine.insert(table, Path(job.file_path), load_id)
+                for table, ready in parquets.items():
+                    self.engine.insert(table, ready, load_id)
                 client.complete_load(load_id)
         self.lost = []
         # The next batch starts from an empty folder, and finds no package of this one.

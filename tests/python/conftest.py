@@ -32,6 +32,8 @@ ONE_BY_ONE = (
     "from ingest import load; load.BATCH_BYTES = 1; load.main()",
 )
 COUNT = "select count(*) from raw."
+ENGINES = ("duckdb", "postgres")
+on_each_engine = pytest.mark.parametrize("box", ENGINES, indirect=True)
 
 Row = tuple[str | None, ...]
 
@@ -253,8 +255,10 @@ def read(
 
 
 @pytest.fixture
-def box(tmp_path: Path) -> Box:
+def box(request: pytest.FixtureRequest, tmp_path: Path) -> Box:
     """Return an empty landing zone, and where a warehouse may be made."""
+    if getattr(request, "param", "duckdb") == "postgres":
+        return request.getfixturevalue("postgres_box")
     landing = tmp_path / "landing"
     landing.mkdir()
     return Box(landing, tmp_path / "warehouse.duckdb")

@@ -8,18 +8,12 @@ import pytest
 
 from ingest.load import MaxRejectsType
 
-from .conftest import Box, closing_table, content
+from .conftest import Box, closing_table, content, on_each_engine
 
 A, B, C = "id,name\n1,a\n", "id,name\n2,b\n3,b\n", "id,name\n4,c\n"
 CURRENT = "select path, rows_loaded from raw.landed_files where is_current order by path"
 IDS = "select id from raw.acme_orders order by id"
 ORDERS = "acme/orders/"
-
-
-@pytest.fixture(params=["duckdb", "postgres"])
-def box(request: pytest.FixtureRequest) -> Box:
-    """Return a landing zone and a warehouse on each engine in turn: all holds on all."""
-    return request.getfixturevalue("postgres_box" if request.param == "postgres" else "box")
 
 
 def assert_refused(result: CompletedProcess[str], *words: str, exit_code: int = 1) -> None:
@@ -36,6 +30,7 @@ def statuses(box: Box, *args: str | Path) -> dict[str, str]:
     return {name.removeprefix(ORDERS): status for name, (_, _, status) in box.load(*args).items()}
 
 
+@on_each_engine
 def test_renamed_file_is_not_loaded_again(box: Box) -> None:
     before = box.write(ORDERS + "a.csv", A)
     assert box.load() == {ORDERS + "a.csv": ("1", "0", "new")}
@@ -73,6 +68,7 @@ def test_same_bytes_in_two_tables_are_two_files(box: Box) -> None:
     ]
 
 
+@on_each_engine
 def test_changed_file_replaces_its_rows_there_and_back(box: Box) -> None:
     """A, then B under the same name, then A again; each time with a broken record."""
     rows = "".join(f"{number},x\n" for number in range(200))
@@ -91,6 +87,7 @@ def test_changed_file_replaces_its_rows_there_and_back(box: Box) -> None:
     assert box.query("select rows_loaded from raw.landed_files where not is_current") == [(201,)]
 
 
+@on_each_engine
 def test_two_files_swapped(box: Box) -> None:
     box.write(ORDERS + "a.csv", A)
     box.write(ORDERS + "b.csv", B)
@@ -114,6 +111,7 @@ def test_overwritten_with_bytes_loaded_under_another_name(box: Box) -> None:
     assert ids(box) == ["1"]
 
 
+@on_each_engine
 def test_a_version_goes_only_when_what_replaces_it_is_in(box: Box) -> None:
     """Two names hold the same broken bytes: both are refused, the rows from before stay."""
     box.write(ORDERS + "b.csv", B)
@@ -144,6 +142,7 @@ def test_file_gone_keeps_its_rows(box: Box) -> None:
     assert ids(box) == ["1", "2", "3"]
 
 
+@on_each_engine
 def test_columns_come_and_go(box: Box) -> None:
     """Columns go by name: a new one is null in older rows, a missing one in newer rows."""
     box.write(ORDERS + "1.csv", "id,name\n1,a\n")
@@ -163,6 +162,7 @@ def test_columns_come_and_go(box: Box) -> None:
     assert headers == [('["id", "name"]',), ('["Unit Price", "name", "ID"]',), ('["id"]',)]
 
 
+@on_each_engine
 def test_known_tables_are_there_without_files(box: Box) -> None:
     """Only own files: the known sources' tables have all documented columns, and no row."""
     box.write(ORDERS + "a.csv", A)
@@ -186,6 +186,7 @@ def test_two_folders_that_would_share_a_table(box: Box) -> None:
     assert box.query("select id from raw.acme_big_orders") == [("1",)]
 
 
+@on_each_engine
 def test_rejected_records_are_kept_and_counted(box: Box) -> None:
     rows = [f"{number},x" for number in range(1, 301)]
     rows[9], rows[19], rows[29] = "10", "20,x,y", '30,"open'
@@ -229,6 +230,7 @@ def test_max_rejects_of_200_records(text: str, allowed: int) -> None:
     assert MaxRejectsType().convert(text, None, None).of(200) == allowed
 
 
+@on_each_engine
 @pytest.mark.parametrize("text", ["-1", "1.5", "x", "%", "", "1 %"])
 def test_max_rejects_that_makes_no_sense(text: str) -> None:
     with pytest.raises(click.BadParameter, match="expected a number of records or a percentage"):
@@ -254,6 +256,7 @@ def read_dry_run(box: Box) -> list[tuple[str, str, str]]:
     return [(words[0], "", next(word for word in words if word.isalpha())) for words in lines]
 
 
+@on_each_engine
 def test_full_refresh(box: Box) -> None:
     box.write(ORDERS + "a.csv", A)
     box.write(ORDERS + "b.csv", B)
@@ -267,6 +270,7 @@ def test_full_refresh(box: Box) -> None:
     assert box.query("select count(*) from raw.landed_files") == [(2,)]
 
 
+@on_each_engine
 def test_table_dropped_by_hand_is_loaded_again(box: Box) -> None:
     """The registry does not speak for a table that is no longer there."""
     box.write(ORDERS + "a.csv", A)
@@ -278,6 +282,7 @@ def test_table_dropped_by_hand_is_loaded_again(box: Box) -> None:
     assert box.query("select count(*) from raw.nycflights13_planes") == [(0,)]
 
 
+@on_each_engine
 def test_table_dropped_by_hand_and_files_changed(box: Box) -> None:
     """What was in a dropped table is current no more, unless its file is loaded again."""
     box.write(ORDERS + "a.csv", A)
@@ -315,6 +320,7 @@ def test_only_some_paths(box: Box, tmp_path: Path) -> None:
     assert list(closing_table(result.stdout)) == ["acme/linked/c.csv"]
 
 
+@on_each_engine
 def test_odd_file_names(box: Box) -> None:
     """What a name holds is never a pattern, a partition or a format."""
     names = ["a[1].csv", "a1.csv", "*.csv", "year=2013/x y.CSV", "ü'\"{}.csv", "z.csv.gz.csv"]
