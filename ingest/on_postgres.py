@@ -36,8 +36,8 @@ LOCK_SECONDS = 5
 COPY_ROWS = 8_192
 COPY_BYTES = 1 << 20
 MAX_COLUMNS = 1_600
-# A row lies in one page. Of a value of more than 20 bytes only a pointer has to lie there.
-PAGE_BYTES, POINTER_BYTES, LONGEST_INLINE = 8_160, 18, 20
+# A row lies in one page. Of a value of more than 23 bytes only a pointer has to lie there.
+PAGE_BYTES, POINTER_BYTES, LONGEST_INLINE = 8_160, 18, 23
 MAX_RECORD_BYTES = (1 << 30) - 1
 OF_LIBPQ = ("sslmode", "sslcert", "sslkey", "sslrootcert", "connect_timeout")
 
