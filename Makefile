@@ -23,10 +23,11 @@ load: $(WAREHOUSE) ## Set up and load what is new in the landing zone
 $(WAREHOUSE): FORCE | $(VENV)/.runtime
 	$(BIN)/python ingest/load.py
 
-# Built anew after any change to the warehouse, a dbt file (folders: one came or went) or the
-# libraries. A build that fails leaves no stamp: the next `make` builds again.
+# Built after any change to the warehouse, a dbt file (folders: one came or went) or the libraries.
+# dbt itself builds only the months that changed: where more than the warehouse did, all are built.
+# A build that fails leaves no stamp: the next `make` builds again.
 $(WAREHOUSE).built: $(WAREHOUSE) $(DBT_FILES) $(VENV)/.runtime
-	$(BIN)/dbt build
+	$(BIN)/dbt build $(if $(filter-out $(WAREHOUSE),$?),--full-refresh)
 	@touch "$@"
 
 test: $(VENV)/.test ## Set up with the test tools, run all tests (some of them: make test ARGS="-k name")

@@ -1,5 +1,3 @@
-{{ config(materialized='table') }}
-
 with flights as (
 
     select
@@ -187,7 +185,7 @@ timed as (
         case when flight_status <> 'unknown' then flight_status = 'diverted' end as is_diverted,
         is_destination_reached,
         flight_date,
-        cast({{ dbt.date_trunc('month', 'flight_date') }} as date) as flight_month,
+        flight_month,
         scheduled_departure_at,
         scheduled_departure_at_local,
         departed_at,

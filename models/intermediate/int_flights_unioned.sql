@@ -1,3 +1,5 @@
+{{ config(**by_month('int_flight_files_ranked')) }}
+
 {#- Columns that only BTS has, with their types. -#}
 {%- set only_bts = {
     'cancellation_code': dbt.type_string(),
@@ -34,29 +36,24 @@
     'flight_date',
 ] -%}
 
-with bts as (
+with files as (
+
+    select * from {{ ref('int_flight_files_ranked') }}
+    {{ where_due() }}
+
+),
+
+bts as (
 
     select * from {{ ref('stg_bts__flights') }}
+    {{ where_file_is_due() }}
 
 ),
 
 nycflights13 as (
 
     select * from {{ ref('stg_nycflights13__flights') }}
-
-),
-
-landed_files as (
-
-    select
-        source_name,
-        raw_file_id,
-        max(column_count) as column_count,
-        max(modified_at) as modified_at
-
-    from {{ ref('stg_ingest__landed_files') }}
-    where is_current
-    group by source_name, raw_file_id
+    {{ where_file_is_due() }}
 
 ),
 
@@ -64,7 +61,6 @@ unioned as (
 
     select
         'bts' as source,
-        1 as source_rank,
         {%- for column in only_bts %}
         {{ column }},
         {%- endfor %}
@@ -78,7 +74,6 @@ unioned as (
     union all
     select
         'nycflights13' as source,
-        2 as source_rank,
         {%- for column, type in only_bts.items() %}
         cast(null as {{ type }}) as {{ column }},
         {%- endfor %}
@@ -92,46 +87,37 @@ unioned as (
 
 ),
 
-identified as (
-
-    select
-        unioned.*,
-        {{ hash_key([
-            'unioned.flight_date',
-            'unioned.carrier_code',
-            'unioned.flight_number',
-            'unioned.origin_airport_code',
-            'unioned.destination_airport_code',
-            'unioned.scheduled_departure_hhmm',
-        ]) }} as flight_id,
-        landed_files.column_count,
-        landed_files.modified_at
-
-    from unioned
-    left join
-        landed_files
-        on
-            unioned.source = landed_files.source_name
-            and unioned.raw_file_id = landed_files.raw_file_id
-
-),
-
--- Nothing here depends on the order in which files were loaded.
-ranked as (
+dated as (
 
     select
         *,
-        row_number() over (
-            partition by flight_id
-            order by
-                source_rank asc,
-                column_count desc nulls last,
-                modified_at desc nulls last,
-                raw_file_id asc,
-                raw_row_number asc
-        ) as precedence
+        cast({{ dbt.date_trunc('month', 'flight_date') }} as date) as flight_month
 
-    from identified
+    from unioned
+
+),
+
+identified as (
+
+    select
+        dated.*,
+        {{ hash_key([
+            'dated.flight_date',
+            'dated.carrier_code',
+            'dated.flight_number',
+            'dated.origin_airport_code',
+            'dated.destination_airport_code',
+            'dated.scheduled_departure_hhmm',
+        ]) }} as flight_id,
+        files.file_rank
+
+    from dated
+    inner join
+        files
+        on
+            dated.source = files.source
+            and dated.raw_file_id = files.raw_file_id
+            and dated.flight_month = files.flight_month
 
 ),
 
@@ -143,11 +129,13 @@ final as (
         {%- for column in in_both + only_bts | list %}
         {{ column }},
         {%- endfor %}
+        flight_month,
         raw_file_id,
         raw_row_number,
-        precedence > 1 as is_superseded
+        row_number() over (partition by flight_id order by file_rank asc, raw_row_number asc) > 1
+            as is_superseded
 
-    from ranked
+    from identified
 
 )
 

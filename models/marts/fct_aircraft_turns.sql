@@ -1,10 +1,19 @@
-with legs as (
+{{ config(**by_month('fct_flights', with_neighbours=true)) }}
+
+with flights as (
+
+    select * from {{ ref('fct_flights') }}
+    {{ where_due(with_neighbours=true) }}
+
+),
+
+legs as (
 
     select
         *,
         coalesce(arrival_delay_minutes, diversion_arrival_delay_minutes) as incoming_delay_minutes
 
-    from {{ ref('fct_flights') }}
+    from flights
     where
         tail_number is not null
         and departed_at is not null
@@ -80,6 +89,14 @@ final as (
     from turns
     where actual_turn_minutes <= {{ var('longest_turn_minutes') }}
 
+),
+
+-- The months beside those that are built were read to find the flights before and after.
+due as (
+
+    select * from final
+    {{ where_due() }}
+
 )
 
-select * from final
+select * from due

@@ -1,6 +1,14 @@
+{{ config(**by_month('int_flights_unioned', lookups={
+    'int_airports_corrected': ['airport_code', 'time_zone'],
+    'int_aircraft_standardised': ['tail_number', 'is_airliner'],
+    'int_weather_corrected': ['weather_observation_id'],
+    'cancellation_reasons': ['cancellation_code', 'cancellation_reason'],
+})) }}
+
 with flights as (
 
     select * from {{ ref('int_flights_matched') }}
+    {{ where_due() }}
 
 ),
 

@@ -1,6 +1,9 @@
+{{ config(**by_month('rpt_route_months', lookups={'dim_airports': ['airport_code', 'airport_name']})) }}
+
 with routes as (
 
     select * from {{ ref('rpt_route_months') }}
+    {{ where_due() }}
 
 ),
 

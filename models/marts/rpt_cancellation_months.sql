@@ -1,3 +1,5 @@
+{{ config(**by_month('fct_flights')) }}
+
 with flights as (
 
     select
@@ -8,6 +10,7 @@ with flights as (
         coalesce(cancellation_reason, 'not given') as cancellation_reason
 
     from {{ ref('fct_flights') }}
+    {{ where_due() }}
 
 ),
 

@@ -1,6 +1,9 @@
+{{ config(**by_month('fct_flights', lookups={'dim_airlines': ['carrier_code', 'carrier_name']})) }}
+
 with flights as (
 
     select * from {{ ref('fct_flights') }}
+    {{ where_due() }}
 
 ),
 

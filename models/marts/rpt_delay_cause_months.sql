@@ -1,3 +1,5 @@
+{{ config(**by_month('fct_flights')) }}
+
 {%- set causes = {
     'carrier': 'carrier_delay_minutes',
     'weather': 'weather_delay_minutes',
@@ -9,6 +11,7 @@
 with flights as (
 
     select * from {{ ref('fct_flights') }}
+    {{ where_due() }}
 
 ),
 

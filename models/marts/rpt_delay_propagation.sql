@@ -1,3 +1,5 @@
+{{ config(**by_month('fct_aircraft_turns')) }}
+
 with turns as (
 
     select
@@ -12,6 +14,7 @@ with turns as (
         end as incoming_delay_band
 
     from {{ ref('fct_aircraft_turns') }}
+    {{ where_due() }}
 
 ),
 

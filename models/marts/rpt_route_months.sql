@@ -1,6 +1,9 @@
+{{ config(**by_month('fct_flights')) }}
+
 with flights as (
 
     select * from {{ ref('fct_flights') }}
+    {{ where_due() }}
 
 ),
 
