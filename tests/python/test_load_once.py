@@ -230,7 +230,6 @@ def test_max_rejects_of_200_records(text: str, allowed: int) -> None:
     assert MaxRejectsType().convert(text, None, None).of(200) == allowed
 
 
-@on_each_engine
 @pytest.mark.parametrize("text", ["-1", "1.5", "x", "%", "", "1 %"])
 def test_max_rejects_that_makes_no_sense(text: str) -> None:
     with pytest.raises(click.BadParameter, match="expected a number of records or a percentage"):
