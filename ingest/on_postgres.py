@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -182,11 +182,18 @@ class Postgres(Engine):
     def destination(self) -> Any:
         """Return the dlt destination of PostgreSQL."""
         import dlt
+        from dlt.destinations.impl.postgres.factory import PostgresTypeMapper
+
+        class TypeMapper(PostgresTypeMapper):
+            # As dbt calls text: it takes varchar for another type, and a change.
+            sct_to_unbound_dbt: ClassVar = {**PostgresTypeMapper.sct_to_unbound_dbt, "text": "text"}
+            dbt_to_sct: ClassVar = {**PostgresTypeMapper.dbt_to_sct, "text": "text"}
 
         class Destination(dlt.destinations.postgres):
             def _raw_capabilities(self) -> Any:
-                # Else, where one of its own drivers is missing, it rewrites Parquet as SQL.
                 capabilities = super()._raw_capabilities()
+                capabilities.type_mapper = TypeMapper
+                # Else, where one of its own drivers is missing, it rewrites Parquet as SQL.
                 capabilities.loader_file_format_selector = None
                 return capabilities
 

@@ -89,6 +89,11 @@ class Box:
     database: Path
 
     @property
+    def variables(self) -> dict[str, str]:
+        """The environment variables by which the commands find the warehouse, besides its file."""
+        return {}
+
+    @property
     def workspace(self) -> Path:
         """The folder beside the warehouse in which a load works."""
         return self.database.with_name(f"{self.database.name}.load")
