@@ -18,7 +18,14 @@ cancellation_reasons as (
 
 ),
 
-airports as (
+-- Read once each: what is read twice keeps an engine from leaving out columns that nobody asks for.
+origins as (
+
+    select * from {{ ref('int_airports_corrected') }}
+
+),
+
+destinations as (
 
     select * from {{ ref('int_airports_corrected') }}
 
@@ -95,9 +102,9 @@ scheduled as (
         end as undelayed_arrival_at_local
 
     from operated
-    left join airports as origins on operated.origin_airport_code = origins.airport_code
+    left join origins on operated.origin_airport_code = origins.airport_code
     left join
-        airports as destinations
+        destinations
         on operated.destination_airport_code = destinations.airport_code
 
 ),

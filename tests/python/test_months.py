@@ -122,11 +122,6 @@ def months(two_months: Box, box: Box) -> Box:
         path = box.write(FOLDER + file.name, file.read_bytes())
         os.utime(path, ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns))
     box.database.write_bytes(two_months.database.read_bytes())
-    # dbt need not parse the project again.
-    parsed = two_months.database.parent / "target" / "partial_parse.msgpack"
-    target = box.database.parent / "target"
-    target.mkdir()
-    (target / parsed.name).write_bytes(parsed.read_bytes())
     return box
 
 
