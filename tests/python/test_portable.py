@@ -193,6 +193,10 @@ AGGREGATES: dict[str, list[tuple[tuple[int | None, ...], str | None]]] = {
         ((-15, 5), "-5.0"),
         ((None,), None),
     ],
+    "{{ ordered_list('cast(x as ' ~ dbt.type_string() ~ ')', 'x') }}": [
+        ((3, 10, None, 2), "2,3,10"),
+        ((None,), None),
+    ],
     "{{ percentile(0.9, 'x') }}": [((0, 10), "9.0"), ((7,), "7.0")],
 }
 
