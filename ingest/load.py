@@ -44,7 +44,7 @@ from ingest import landing as zone
 from ingest.columns import changes_in_words
 from ingest.errors import FileRefused, LoadError
 from ingest.landing import LandedFile, file_stamp
-from ingest.plan import Plan, Step, make_plan, why_refused
+from ingest.plan import Columns, Plan, Step, make_plan, why_refused
 from ingest.read import read_file
 from ingest.report import Report
 from ingest.unpack import ZIP, utf8_file
@@ -178,12 +178,13 @@ def main(
             landing, files = listed(landing, paths, report, dry_run=dry_run)
             with open_warehouse(target, read_only=dry_run) as warehouse:
                 refresh = Refresh(full_refresh, verify, with_forgotten=bool(paths))
-                plan = check(files, landing, warehouse, report, refresh)
+                versions = warehouse.versions()
+                plan = check(files, landing, versions, report, refresh)
+                columns = Columns(versions)
                 if dry_run:
-                    outcomes = [expected(step) for step in plan.steps]
-                    say_removed(list(plan.retires), report, "would remove")
+                    outcomes = foresee(plan, columns, report)
                 else:
-                    outcomes = load(plan, warehouse, max_rejects, report)
+                    outcomes = load(plan, columns, warehouse, max_rejects, report)
                 problems = warehouse.miscounted() if verify else []
                 for problem in problems:
                     report.say("miscounted", f"Error: {problem}", level="error")
@@ -225,7 +226,7 @@ def listed(
 def check(
     files: list[LandedFile],
     landing: Path,
-    warehouse: Warehouse,
+    versions: list[Version],
     report: Report,
     refresh: Refresh,
 ) -> Plan:
@@ -237,7 +238,7 @@ def check(
     with report.progress("checking", size, "bytes") as advance:
         plan = make_plan(
             files,
-            warehouse.versions(),
+            versions,
             landing,
             verify=refresh.verify,
             full_refresh=refresh.full,
@@ -255,14 +256,29 @@ def check(
                 " ingest/sources.toml and run with --full-refresh and its path"
             )
             report.say("encoding", message, file=name, encoding=step.scan.encoding)
-        if step.changes:
-            message = f"Note: {name}: columns changed: {changes_in_words(step.changes)}"
-            report.say("columns_changed", message, file=name, changes=step.changes)
     return plan
 
 
+def foresee(plan: Plan, columns: Columns, report: Report) -> list[Outcome]:
+    """Say what a load would do, as far as it is known without reading records."""
+    outcomes = []
+    for step in plan.steps:
+        outcome = expected(step)
+        if step.scan:
+            try:
+                named = columns.name(step)
+            except FileRefused as error:
+                outcome = Outcome(step.file.name, "refused", note=str(error))
+            else:
+                columns.take(named)
+                say_changes(named, report)
+        outcomes.append(outcome)
+    say_removed(list(plan.retires), report, "would remove")
+    return outcomes
+
+
 def load(
-    plan: Plan, warehouse: Warehouse, max_rejects: MaxRejects, report: Report
+    plan: Plan, columns: Columns, warehouse: Warehouse, max_rejects: MaxRejects, report: Report
 ) -> list[Outcome]:
     """Carry out a plan; return what became of each file, in the plan's order."""
     outcomes = {step: expected(step) for step in plan.steps}
@@ -291,10 +307,13 @@ def load(
             for step in batch:
                 started = time.perf_counter()
                 try:
-                    ready = prepare(step, warehouse.workspace, max_rejects, advance)
+                    named = columns.name(step)
+                    ready = prepare(named, warehouse.workspace, max_rejects, advance)
                 except FileRefused as error:
                     outcomes[step] = Outcome(step.file.name, "refused", note=str(error))
                     continue
+                columns.take(named)
+                say_changes(named, report)
                 prepared.append(ready)
                 outcomes[step] = dataclasses.replace(
                     outcomes[step],
@@ -325,6 +344,14 @@ def say_removed(versions: list[Version], report: Report, did: str = "removed") -
             " place"
         )
         report.say("removed", message, file=version.name, rows=version.rows)
+
+
+def say_changes(step: Step, report: Report) -> None:
+    """Tell how a file's columns differ from those of the file before."""
+    if step.changes:
+        name = step.file.name
+        message = f"Note: {name}: columns changed: {changes_in_words(step.changes)}"
+        report.say("columns_changed", message, file=name, changes=step.changes)
 
 
 def say_loaded(ready: PreparedFile, report: Report) -> None:

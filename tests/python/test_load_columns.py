@@ -127,6 +127,28 @@ def test_long_names_fit_every_engine() -> None:
     assert column_names((long,)) == names[:1]
 
 
+def test_refused_file_is_not_the_one_before(box: Box, tmp_path: Path) -> None:
+    """What could not be read changes neither the notes nor the names of the files after it."""
+    box.write(ORDERS + "1.csv", "Id,other\n1\n")
+    box.write(ORDERS + "2.csv", "id,name\n2,b\n")
+    box.write(ORDERS + "3.csv", "id,name,other\n3\n")
+    box.write(ORDERS + "4.csv", "id,name\n4,d\n")
+    for settings in ("", "[acme.orders]\nfrozen = true\n"):
+        box.database.unlink(missing_ok=True)
+        result = box.run(command=frozen_loader(tmp_path / f"{len(settings)}", settings))
+        statuses = [row[2] for row in closing_table(result.stdout).values()]
+        assert statuses == ["refused", "new", "refused", "new"], result.stderr
+        assert "columns changed" not in result.stderr
+        assert changes(box) == {}
+        assert box.query("select id, name from raw.acme_orders order by id") == [
+            ("2", "b"),
+            ("4", "d"),
+        ]
+        assert not box.query(
+            "select * from duckdb_columns() where column_name in ('id_2', 'other')"
+        )
+
+
 def frozen_loader(tmp_path: Path, settings: str) -> tuple[object, ...]:
     """The real command in a project whose sources.toml has these settings."""
     copy = tmp_path / "project"
