@@ -166,7 +166,7 @@ def _read(members: list[LandedFile], plan: Plan) -> list[_Found]:
     for file in members:
         source = known_sources().get(file.raw_table, Source())
         try:
-            scan = scan_file(file, source.encoding, source.fallback_encoding)
+            scan = scan_file(file, source)
         except (FileRefused, OSError) as error:
             plan.steps.append(Step(file, "refused", note=why_refused(error)))
         else:
