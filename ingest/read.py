@@ -28,6 +28,7 @@ BATCH_ROWS = 122_880
 BATCH_BYTES = 64 << 20
 PIECE_BYTES = 2 << 20
 MAX_RECORD_BYTES = 16 << 20
+WILDCARD = r"[*?\[]"
 
 Record = list[str | None]
 Progress = Callable[[int], None]
@@ -72,7 +73,8 @@ def read_file(
         return Reading()
     if scan.is_regular:
         with suppress(*NOT_AS_COUNTED):
-            return _read_whole(path, scan, schema, parquet, progress)
+            plain = _plainly_named(path, parquet.with_suffix(".csv"))
+            return _read_whole(plain, scan, schema, parquet, progress)
     return _read_in_pieces(path, scan, schema, parquet, max_rejects, progress)
 
 
@@ -108,7 +110,7 @@ def _parsed(
     batches = (
         _engine()
         .read_csv(
-            re.sub(r"([*?\[])", r"[\1]", str(path)),
+            _as_pattern(path),
             columns=dict.fromkeys(schema.names[:-2], "VARCHAR"),
             auto_detect=False,
             header=header,
@@ -132,6 +134,23 @@ def _parsed(
         yield batch
     if records != counts.records or line_ends:
         raise _CountsDiffer
+
+
+def _plainly_named(path: Path, link: Path) -> Path:
+    """Return a path of the file that can be written as a pattern: `link` where its own cannot.
+
+    In a pattern, DuckDB takes a backslash for the end of a folder's name.
+    """
+    if "\\" not in str(path) or not re.search(WILDCARD, str(path)):
+        return path
+    link.unlink(missing_ok=True)
+    link.symlink_to(path.absolute())
+    return link
+
+
+def _as_pattern(path: Path) -> str:
+    """Return the pattern that this path alone matches: DuckDB takes every path for one."""
+    return re.sub(WILDCARD, r"[\g<0>]", str(path))
 
 
 @cache

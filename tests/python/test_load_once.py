@@ -315,6 +315,8 @@ def test_only_some_paths(box: Box, tmp_path: Path) -> None:
 def test_odd_file_names(box: Box) -> None:
     """What a name holds is never a pattern, a partition or a format."""
     names = ["a[1].csv", "a1.csv", "*.csv", "year=2013/x y.CSV", "ü'\"{}.csv", "z.csv.gz.csv"]
+    # A pattern with backslashes would match a file in a folder.
+    names += ["s\\*.csv", "s/1.csv", "s\\[1].csv", "s\\1.csv"]
     for number, name in enumerate(names):
         box.write(ORDERS + name, f"id,name\n{number},x\n")
     box.write("README.md", "not data")
