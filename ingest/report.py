@@ -55,7 +55,7 @@ class Report:
         done = 0
 
         def rate() -> float:
-            return done / max(time.monotonic() - started, 0.001)
+            return max(done, 1) / max(time.monotonic() - started, 0.001)
 
         if self.is_terminal and total:
             with click.progressbar(
