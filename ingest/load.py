@@ -318,7 +318,7 @@ def load(
                 outcomes[step] = dataclasses.replace(
                     outcomes[step],
                     rows=ready.rows,
-                    rejected=len(ready.rejects),
+                    rejected=ready.rejected,
                     seconds=time.perf_counter() - started,
                 )
             if prepared:
@@ -329,7 +329,8 @@ def load(
                 warehouse.commit(prepared, [*versions, *anew])
                 retired(versions)
             for ready in prepared:
-                ready.parquet.unlink(missing_ok=True)
+                for done in filter(None, (ready.parquet, ready.rejects)):
+                    done.unlink(missing_ok=True)
                 say_loaded(ready, report)
     if warehouse.is_incomplete():
         warehouse.commit([], [])
@@ -359,10 +360,9 @@ def say_loaded(ready: PreparedFile, report: Report) -> None:
     name = ready.file.name
     if not report.is_terminal:
         report.say("loaded", f"loaded {name}: {ready.rows:,} rows", file=name, rows=ready.rows)
-    if ready.rejects:
-        first = ready.rejects[0]
+    if first := ready.first_reject:
         message = (
-            f"Warning: {ready.file.path}: {len(ready.rejects):,} records rejected, the first at"
+            f"Warning: {ready.file.path}: {ready.rejected:,} records rejected, the first at"
             f" line {first.line}: {first.reason}. See raw.rejected_rows"
         )
         report.say(
@@ -370,7 +370,7 @@ def say_loaded(ready: PreparedFile, report: Report) -> None:
             message,
             level="warning",
             file=name,
-            rejected=len(ready.rejects),
+            rejected=ready.rejected,
             first_line=first.line,
             first_reason=first.reason,
         )
@@ -449,7 +449,7 @@ def prepare(
         with utf8_file(
             file, scan.place.compression, scan.encoding, scan.file_id, workspace
         ) as path:
-            reading = read_file(path, scan, step.columns, parquet, allowed, advance)
+            reading = read_file(path, scan, file, step.columns, parquet, allowed, advance)
         stamp = file_stamp(file.path)
     except OSError as error:
         if error.filename != str(file.path):
@@ -457,11 +457,11 @@ def prepare(
         raise FileRefused(why_refused(error)) from error
     except duckdb.IOException as error:
         raise FileRefused(str(error).splitlines()[0]) from error
-    if len(reading.rejects) > max_rejects.of(reading.rows + len(reading.rejects)):
+    records, first = reading.rows + reading.rejected, reading.first_reject
+    if reading.rejected > max_rejects.of(records):
         raise FileRefused(
-            f"{len(reading.rejects)} of {reading.rows + len(reading.rejects)} records are broken,"
-            f" the first at line {reading.rejects[0].line}: {reading.rejects[0].reason};"
-            " mend the file, or allow more with --max-rejects"
+            f"{reading.rejected} of {records} records are broken, the first at line {first.line}:"
+            f" {first.reason}; mend the file, or allow more with --max-rejects"
         )
     if stamp != scan.place.stamp:
         raise FileRefused("it changed while it was read: load it again when it is complete")
@@ -473,6 +473,8 @@ def prepare(
         step.places,
         parquet,
         reading.rows,
+        reading.rejected,
+        first,
         reading.rejects,
     )
 

@@ -105,7 +105,8 @@ class PreparedFile:
     """A file that was read to the end and waits as Parquet for its place in the warehouse.
 
     `columns` are its columns' names in the raw table, `changes` how they differ from those of the
-    file before. `places` are all where its bytes lie, its own first.
+    file before. `places` are all where its bytes lie, its own first. `rejects` is a Parquet file of
+    its rejected records, None for none; `first_reject` is the first of them.
     """
 
     file: LandedFile
@@ -115,7 +116,9 @@ class PreparedFile:
     places: tuple[Place, ...]
     parquet: Path
     rows: int
-    rejects: list[Reject]
+    rejected: int
+    first_reject: Reject | None
+    rejects: Path | None
 
 
 def database_path(target: str | None) -> Path:
@@ -397,17 +400,14 @@ class Warehouse:
             table = prepared.file.raw_table
             columns.setdefault(table, {}).update(dict.fromkeys(prepared.columns, TEXT), **LINEAGE)
             parquets.setdefault(table, []).append(prepared.parquet)
-        registry = {
-            "landed_files": (LANDED_FILES, [_registry_entry(prepared) for prepared in files]),
-            "rejected_rows": (REJECTED_ROWS, [row for each in files for row in _reject_rows(each)]),
-        }
-        for table, (kinds, rows) in registry.items():
-            columns[table] = kinds
-            parquets[table] = [self._write_rows(table, kinds, rows)]
+        columns |= {"landed_files": LANDED_FILES, "rejected_rows": REJECTED_ROWS}
+        entries = [_registry_entry(prepared) for prepared in files]
+        parquets["landed_files"] = [self._write_rows("landed_files", LANDED_FILES, entries)]
+        parquets["rejected_rows"] = [each.rejects for each in files if each.rejects]
 
         def resource(table: str) -> Any:
             # A table without a file is made all the same, by a file without rows.
-            ready = parquets[table] or [self._write_rows(table, LINEAGE, [])]
+            ready = parquets[table] or [self._write_rows(table, columns[table], [])]
             marks = [dlt.mark.with_file_import(str(parquet), "parquet") for parquet in ready]
             hints = {name: {"data_type": kind} for name, kind in columns[table].items()}
             return dlt.resource(marks, name=table, columns=hints, file_format="parquet")
@@ -479,9 +479,9 @@ def _registry_entry(prepared: PreparedFile) -> dict[str, Any]:
         "encoding": scan.encoding,
         "delimiter": scan.delimiter,
         "compression": place.compression,
-        "records_read": prepared.rows + len(prepared.rejects),
+        "records_read": prepared.rows + prepared.rejected,
         "rows_loaded": prepared.rows,
-        "rows_rejected": len(prepared.rejects),
+        "rows_rejected": prepared.rejected,
         "places": _places_json(prepared.places),
         "is_current": True,
     }
@@ -493,19 +493,6 @@ def _json(value: object) -> str:
 
 def _places_json(places: tuple[Place, ...]) -> str:
     return _json([astuple(place) for place in places])
-
-
-def _reject_rows(prepared: PreparedFile) -> Iterator[dict[str, Any]]:
-    """The rows of `raw.rejected_rows` for one file."""
-    for reject in prepared.rejects:
-        yield {
-            "file_id": prepared.scan.file_id,
-            "source_name": prepared.file.source,
-            "table_name": prepared.file.table,
-            "line": reject.line,
-            "reason": reject.reason,
-            "raw_text": reject.raw_text,
-        }
 
 
 def _memory_mb(width: int) -> int:

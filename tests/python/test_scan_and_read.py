@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from ingest.columns import column_names
@@ -280,3 +281,18 @@ def test_too_many_rejects(tmp_path: Path) -> None:
     assert len(read(tmp_path, content, max_rejects=2)[2]) == 2
     with pytest.raises(FileRefused, match=r"line 3: 1 fields found, 2 expected; .* the 1 allowed"):
         read(tmp_path, content, max_rejects=1)
+
+
+def test_broken_records_are_not_kept_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are written in groups, by number and by size."""
+    monkeypatch.setattr("ingest.read.REJECTS_GROUP", 4)
+    monkeypatch.setattr("ingest.read.PIECE_BYTES", 1_000)
+    lines = [f"{number}" for number in range(10)] + ["x" * 1_001, "y"]
+    _, rows, rejects, _ = read(tmp_path, "\n".join(["a,b", *lines, ""]).encode())
+    assert rows == []
+    assert [(each.line, each.raw_text) for each in rejects] == list(enumerate(lines, 2))
+    written = pq.ParquetFile(tmp_path / "file.rejects").metadata
+    sizes = [written.row_group(group).num_rows for group in range(written.num_row_groups)]
+    assert sizes == [4, 4, 3, 1]
