@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import astuple, dataclass, field, replace
@@ -23,6 +24,8 @@ from ingest.scan import Scan
 
 PROJECT = Path(__file__).resolve().parent.parent
 RAW = "raw"
+# A statement for each small file would take most of the time, all in one too much memory.
+FILES_AT_ONCE = 50
 OF_VERSION = "source_name || '_' || table_name = ? and file_id = ?"
 # dlt's names of the types that the raw schema uses.
 TEXT, BIGINT, TIMESTAMP, BOOL = "text", "bigint", "timestamp", "bool"
@@ -359,7 +362,9 @@ class Warehouse:
         pipeline.extract(self._source(files))
         pipeline.normalize()
         (load_id,) = pipeline.list_normalized_load_packages()
-        jobs = pipeline.get_load_package_info(load_id).jobs["new_jobs"]
+        paths_by_table = defaultdict(list)
+        for job in pipeline.get_load_package_info(load_id).jobs["new_jobs"]:
+            paths_by_table[job.job_file_info.table_name].append(job.file_path)
         with pipeline.destination_client() as client:
             client.initialize_storage()
             # By force: dlt else takes it that the tables that it once made are still there.
@@ -372,19 +377,21 @@ class Warehouse:
                     _note_retired(connection, version, REPLACED)
                 for version in retired:
                     _retire(connection, version, REPLACED)
-                for prepared in files:
-                    # These bytes may have been here before, and been replaced since.
-                    for registry in ("landed_files", "rejected_rows"):
-                        connection.execute(
-                            f"delete from {RAW}.{registry} where {OF_VERSION}",
-                            [prepared.file.raw_table, prepared.scan.file_id],
-                        )
-                for job in jobs:
+                # These bytes may have been here before, and been replaced since.
+                contents = [(each.file.raw_table, each.scan.file_id) for each in files]
+                for registry in ("landed_files", "rejected_rows"):
                     connection.execute(
-                        f'insert into {RAW}."{job.job_file_info.table_name}" by name'
-                        f" select *, ? as {LOAD_ID} from read_parquet(?)",
-                        [load_id, job.file_path],
+                        f"delete from {RAW}.{registry} where (source_name || '_' || table_name,"
+                        " file_id) in (select unnest(?::varchar[]), unnest(?::varchar[]))",
+                        [[table for table, _ in contents], [file_id for _, file_id in contents]],
                     )
+                for table, paths in paths_by_table.items():
+                    for first in range(0, len(paths), FILES_AT_ONCE):
+                        connection.execute(
+                            f'insert into {RAW}."{table}" by name select *, ? as {LOAD_ID}'
+                            " from read_parquet(?, union_by_name = true)",
+                            [load_id, paths[first : first + FILES_AT_ONCE]],
+                        )
                 client.complete_load(load_id)
         self.lost = []
         # The next batch starts from an empty folder, and finds no package of this one.
