@@ -7,7 +7,7 @@ taken record by record, so that a broken record costs itself and not its neighbo
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -189,7 +189,7 @@ class _RowWriter:
         self._schema, self._file_id = schema, file_id
         self._file = pq.ParquetWriter(parquet, schema, write_statistics=False)
         self._beside = ThreadPoolExecutor(1)
-        self._written = self._beside.submit(lambda: None)
+        self._written: Future | None = None
         self._batches: list[pa.RecordBatch] = []
 
     def write(self, columns: Sequence[pa.Array], numbers: pa.Array) -> None:
@@ -201,12 +201,17 @@ class _RowWriter:
         if sum(batch.nbytes for batch in self._batches) > BATCH_BYTES:
             self._write_group()
 
-    def _write_group(self) -> None:
+    def _write_group(self, *, is_last: bool = False) -> None:
         table = pa.Table.from_batches(self._batches)
         self._batches = table.slice(BATCH_ROWS).to_batches()
-        self._written.result()
+        if self._written:
+            self._written.result()
         group = table.slice(0, BATCH_ROWS).combine_chunks()
-        self._written = self._beside.submit(self._file.write_table, group, BATCH_ROWS)
+        if is_last:
+            # A small file is written before a thread would have started.
+            self._file.write_table(group, BATCH_ROWS)
+        else:
+            self._written = self._beside.submit(self._file.write_table, group, BATCH_ROWS)
 
     def __enter__(self) -> "_RowWriter":
         return self
@@ -214,9 +219,9 @@ class _RowWriter:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         # The file is closed last: a group may still be on its way into it.
         with self._file, self._beside:
-            if kind is None:
-                if self._batches:
-                    self._write_group()
+            if kind is None and self._batches:
+                self._write_group(is_last=True)
+            elif kind is None and self._written:
                 self._written.result()
 
 
