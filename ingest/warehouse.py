@@ -35,6 +35,12 @@ ARROW_TYPES = {
     TIMESTAMP: pa.timestamp("us", "UTC"),
     BOOL: pa.bool_(),
 }
+SQL_TYPES = {
+    TEXT: "VARCHAR",
+    BIGINT: "BIGINT",
+    TIMESTAMP: "TIMESTAMP WITH TIME ZONE",
+    BOOL: "BOOLEAN",
+}
 LINEAGE = {FILE_ID: TEXT, ROW_NUMBER: BIGINT, LOAD_ID: TEXT}
 LANDED_FILES = {
     "file_id": TEXT,
@@ -338,6 +344,27 @@ class Warehouse:
                 for version in versions
                 if counts.get(version.content, 0) != version.rejected
             ]
+        return found
+
+    def wrong_types(self, tables: set[str]) -> list[str]:
+        """Say each column of these raw tables that somebody gave another type."""
+        rows = self.connection.execute(
+            "select table_name, column_name, data_type from information_schema.columns"
+            " where table_schema = $1 order by table_name, ordinal_position",
+            [RAW],
+        ).fetchall()
+        registry = {"landed_files": LANDED_FILES, "rejected_rows": REJECTED_ROWS}
+        found = []
+        for table, column, kind in rows:
+            if table not in tables:
+                continue
+            expected = SQL_TYPES[registry.get(table, LINEAGE).get(column, TEXT)]
+            if kind != expected:
+                found.append(
+                    f"{RAW}.{table}.{column} is {kind}, expected {expected}: change it back with"
+                    f' `alter table {RAW}.{table} alter column "{column}" type {expected}`, then'
+                    " run with --full-refresh, since other types do not keep the files' text"
+                )
         return found
 
     def commit(self, files: list[PreparedFile], retired: list[Version]) -> None:
