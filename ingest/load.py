@@ -43,7 +43,7 @@ import duckdb
 from ingest import landing as zone
 from ingest.columns import changes_in_words
 from ingest.errors import FileRefused, LoadError
-from ingest.landing import LandedFile, file_stamp
+from ingest.landing import REGISTRY_TABLES, LandedFile, file_stamp
 from ingest.plan import Columns, Plan, Step, make_plan, why_refused
 from ingest.read import read_file
 from ingest.report import Report
@@ -181,11 +181,16 @@ def main(
                 versions = warehouse.versions()
                 plan = check(files, landing, versions, report, refresh)
                 columns = Columns(versions)
+                written = {step.file.raw_table for step in plan.steps if step.scan}
+                if written and (wrong := warehouse.wrong_types(written | REGISTRY_TABLES)):
+                    raise LoadError("; ".join(wrong))
                 if dry_run:
                     outcomes = foresee(plan, columns, report)
                 else:
                     outcomes = load(plan, columns, warehouse, max_rejects, report)
-                problems = warehouse.miscounted() if verify else []
+                if verify:
+                    known = {version.raw_table for version in versions} | REGISTRY_TABLES
+                    problems = warehouse.miscounted() + warehouse.wrong_types(known)
                 for problem in problems:
                     report.say("miscounted", f"Error: {problem}", level="error")
     except KeyboardInterrupt:

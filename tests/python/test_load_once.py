@@ -289,6 +289,38 @@ def test_table_dropped_by_hand_and_files_changed(box: Box) -> None:
     box.check_registry()
 
 
+def test_column_type_changed_by_hand(box: Box) -> None:
+    """Nothing is cast into it: it is said what was found, and how to get the text back."""
+    box.write(ORDERS + "a.csv", "id,name\n0005,x\n")
+    box.load()
+    with duckdb.connect(str(box.database)) as warehouse:
+        warehouse.sql("alter table raw.acme_orders alter id type integer")
+    box.write(ORDERS + "b.csv", "id,name\n0006,y\n")
+    told = (
+        "raw.acme_orders.id is INTEGER, expected VARCHAR: change it back with `alter table"
+        ' raw.acme_orders alter column "id" type VARCHAR`, then run with --full-refresh, since'
+        " other types do not keep the files' text"
+    )
+    for arguments in ((), ("--dry-run",), ("--full-refresh",), ("--verify",)):
+        result = box.run(*arguments)
+        assert result.returncode == 1
+        assert told in result.stderr
+        assert "Traceback" not in result.stderr
+    assert box.query("select id from raw.acme_orders") == [(5,)]
+    with duckdb.connect(str(box.database)) as warehouse:
+        warehouse.sql('alter table raw.acme_orders alter column "id" type VARCHAR')
+    box.load("--full-refresh")
+    assert ids(box) == ["0005", "0006"]
+    with duckdb.connect(str(box.database)) as warehouse:
+        warehouse.sql("alter table raw.landed_files alter bytes type varchar")
+        warehouse.sql("create table raw.my_own (id integer)")
+    # Nothing to load, nothing to say: but --verify looks.
+    box.load()
+    told = [line for line in box.run("--verify").stderr.splitlines() if "expected" in line]
+    assert len(told) == 1
+    assert "raw.landed_files.bytes is VARCHAR, expected BIGINT" in told[0]
+
+
 def test_link_to_a_folder_above_is_not_followed(box: Box) -> None:
     """A loop of links ends, and every file is listed once."""
     box.write(ORDERS + "a.csv", A)
