@@ -98,7 +98,11 @@ class Refresh:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one file: a line of the closing table."""
+    """What became of one file: a line of the closing table.
+
+    `is_estimate` tells that the records were not read: there are about so many `rows`, and nobody
+    knows how many are rejected.
+    """
 
     name: str
     status: str
@@ -106,6 +110,7 @@ class Outcome:
     rejected: int = 0
     seconds: float = 0.0
     note: str = ""
+    is_estimate: bool = False
 
 
 @click.command(help=__doc__)
@@ -325,6 +330,7 @@ def load(
                     rows=ready.rows,
                     rejected=ready.rejected,
                     seconds=time.perf_counter() - started,
+                    is_estimate=False,
                 )
             if prepared:
                 there |= {(each.file.raw_table, each.scan.file_id) for each in prepared}
@@ -422,7 +428,7 @@ def expected(step: Step) -> Outcome:
     """Return what a step amounts to as far as it is known before the load."""
     outcome = Outcome(step.file.name, step.status, note=step.note)
     if step.scan:
-        return dataclasses.replace(outcome, rows=step.scan.about)
+        return dataclasses.replace(outcome, rows=step.scan.about, is_estimate=True)
     if step.loaded and step.loaded.is_current and not step.scan:
         loaded = step.loaded
         return dataclasses.replace(outcome, rows=loaded.rows, rejected=loaded.rejected)

@@ -1,5 +1,6 @@
 """Exactly once: what is in the landing zone is in the warehouse, whatever happened to names."""
 
+import json
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -232,21 +233,29 @@ def test_max_rejects_that_makes_no_sense(text: str) -> None:
 
 def test_dry_run_changes_nothing(box: Box) -> None:
     box.write(ORDERS + "a.csv", A)
-    assert {status for _, _, status in read_dry_run(box)} == {"new"}
+    first = box.load("--dry-run")
+    assert first == {ORDERS + "a.csv": ("~1", "?", "new")}
     assert list(box.database.parent.iterdir()) == [box.landing]
     box.load()
     before = box.database.read_bytes()
-    box.write(ORDERS + "a.csv", B)
-    box.write(ORDERS + "c.csv", C)
-    assert {status for _, _, status in read_dry_run(box)} == {"replaced", "new"}
-    assert box.database.read_bytes() == before
-
-
-def read_dry_run(box: Box) -> list[tuple[str, str, str]]:
+    box.write(ORDERS + "b.csv", B)
+    box.write(ORDERS + "c.csv", f"{C}6\n" + "6,x\n" * 2_000)
+    box.write(ORDERS + "d.csv", '"')
     result = box.run("--dry-run")
-    assert result.returncode == 0, result.stderr
-    lines = [line.split() for line in result.stdout.splitlines()[2:]]
-    return [(words[0], "", next(word for word in words if word.isalpha())) for words in lines]
+    assert closing_table(result.stdout) == {
+        ORDERS + "a.csv": ("1", "0", "unchanged"),
+        ORDERS + "b.csv": ("~2", "?", "new"),
+        ORDERS + "c.csv": ("~2,002", "?", "new"),
+        ORDERS + "d.csv": ("0", "0", "refused"),
+    }
+    lines = box.run("--dry-run", "--json").stdout.splitlines()
+    files = {event["file"]: event for event in map(json.loads, lines) if event["event"] == "file"}
+    counts = {name: (event["rows"], event["rejected"]) for name, event in files.items()}
+    assert counts[ORDERS + "a.csv"] == (1, 0)
+    assert counts[ORDERS + "c.csv"] == (None, None)
+    assert files[ORDERS + "c.csv"]["rows_estimated"] == 2_002
+    assert "rows_estimated" not in files[ORDERS + "a.csv"]
+    assert box.database.read_bytes() == before
 
 
 def test_full_refresh(box: Box) -> None:
