@@ -10,8 +10,9 @@
 
 A file lies in landing/<source>/<table>/ and goes into the table raw.<source>_<table>. It is CSV
 with a header, delimited by comma, semicolon, tab or pipe, in UTF-8, UTF-16 with byte order mark or
-Windows-1252, plain or as .gz, .bz2, .zst or .zip. What is loaded is known by its bytes: the same
-bytes are never loaded twice, new bytes under an old name replace the old rows.
+Windows-1252 (ingest/sources.toml can name others), plain or as .gz, .bz2, .zst or .zip. What is
+loaded is known by its bytes: the same bytes are never loaded twice, new bytes under an old name
+replace the old rows.
 
 Exit codes: 0 all files are in the warehouse; 1 something was refused or failed, and the message
 says what; 2 the command line is wrong; 130 interrupted. Whatever happens, a file is in the

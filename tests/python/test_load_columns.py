@@ -257,6 +257,25 @@ def test_fallback_encoding_of_files_that_are_not_utf8(box: Box, tmp_path: Path) 
     ]
 
 
+def test_delimiter_by_configuration(box: Box, tmp_path: Path) -> None:
+    """It decides where the file does not; a file's own declaration goes before it."""
+    box.write(ORDERS + "1.csv", "id,x~day\n1,5~2\n3,7~4\n")
+    box.write(ORDERS + "2.csv", "sep=;\nid,x;day\n5,0;6\n")
+    result = box.run()
+    assert "columns changed" in result.stderr
+    box.database.unlink()
+    command = frozen_loader(tmp_path, '[acme.orders]\ndelimiter = "~"\n')
+    result = box.run(command=command)
+    assert result.returncode == 0, result.stderr
+    assert "columns changed" not in result.stderr
+    assert box.query("select id_x, day from raw.acme_orders order by id_x") == [
+        ("1,5", "2"),
+        ("3,7", "4"),
+        ("5,0", "6"),
+    ]
+    assert box.query("select delimiter from raw.landed_files order by path") == [("~",), (";",)]
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -267,6 +286,9 @@ def test_fallback_encoding_of_files_that_are_not_utf8(box: Box, tmp_path: Path) 
         '[a.b]\nencoding = "hex"',
         "[a.b]\ncolumns = [1]",
         '[a.b]\nfrozen = "no"',
+        '[a.b]\ndelimiter = "||"',
+        "[a.b]\ndelimiter = 1",
+        "[a.b]\ndelimiter = 'x'",
     ],
 )
 def test_settings_that_are_not_understood(settings: str, box: Box, tmp_path: Path) -> None:
