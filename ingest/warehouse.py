@@ -6,7 +6,7 @@ import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -420,6 +420,9 @@ class Warehouse:
                             [load_id, paths[first : first + FILES_AT_ONCE]],
                         )
                 client.complete_load(load_id)
+        with suppress(duckdb.OutOfMemoryException):
+            # Closing the file writes what the transaction left behind, in all memory that it may.
+            self.connection.execute(f"set memory_limit = '{_memory_mb(0)}MB'")
         self.lost = []
         # The next batch starts from an empty folder, and finds no package of this one.
         shutil.rmtree(pipeline.pipelines_dir)
