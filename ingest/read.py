@@ -101,7 +101,13 @@ class _CountsDiffer(Exception):
     """The parser saw another number of records, or of line ends in them, than the byte scan."""
 
 
-NOT_AS_COUNTED = (duckdb.InvalidInputException, duckdb.ConversionException, _CountsDiffer)
+NOT_AS_COUNTED = (
+    duckdb.InvalidInputException,
+    duckdb.ConversionException,
+    # DuckDB's message shows the line, cut at a number of bytes.
+    UnicodeDecodeError,
+    _CountsDiffer,
+)
 
 
 def _read_whole(

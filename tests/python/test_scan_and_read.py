@@ -248,8 +248,9 @@ def test_row_numbers_count_every_record(tmp_path: Path) -> None:
 def test_field_of_five_megabytes(tmp_path: Path) -> None:
     long = "x" * 5_000_000
     assert read(tmp_path, f"a,b\n1,{long}\n2,y\n".encode())[1] == [("1", long), ("2", "y")]
-    lines = "x\n" * 2_500_000
-    assert read(tmp_path, f'a,b\n1,"{lines}"\n2,y\n'.encode())[1] == [("1", lines), ("2", "y")]
+    for lines in ("x\n" * 2_500_000, "é\n" * 1_500_000):
+        content = f'a,b\n1,"{lines}"\n2,y\n'.encode()
+        assert read(tmp_path, content)[1] == [("1", lines), ("2", "y")]
 
 
 def test_stray_quote_before_many_quoted_fields(tmp_path: Path) -> None:
