@@ -25,6 +25,7 @@ from ingest.unpack import (
 OTHER_FORMATS = {
     rb"PAR1\x15": "Parquet",
     rb"%PDF-\d": "PDF",
+    rb"version https://git-lfs": "a pointer of Git LFS",
     rb"\xd0\xcf\x11\xe0": "an Excel workbook",
     rb"SQLite format 3\0": "an SQLite database",
     rb"(\xef\xbb\xbf)?\s*<(!doctype\s|html[\s>])": "an HTML page",

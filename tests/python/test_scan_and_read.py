@@ -187,6 +187,7 @@ def test_file(
         (b"\xef\xbb\xbf\r\n <HTML lang=en>", "holds an HTML page"),
         ("<html><body>502, Bad Gateway".encode("utf-16"), "holds an HTML page"),
         (b'<?xml version="1.0"?>\n<Error>', "holds XML"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "holds a pointer"),
         (b'{"id": 1, "name": "a"}\n', "holds JSON"),
         (b'[\n  {"id": 1},', "holds JSON"),
         (b"a,b;c\n1,2;3\n", "line 1: ',' or ';'"),
