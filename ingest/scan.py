@@ -306,7 +306,10 @@ def _read_header(start: bytes, line_end: bytes, delimiter: str | None) -> _Heade
     try:
         header = tuple(next(reader, ()))
     except csv.Error as error:
-        raise FileRefused(f"{line}: the header cannot be read as CSV: {error}") from None
+        reason = str(error)
+        if "new-line" in reason:
+            reason = "a CR without LF, and an LF elsewhere; save it with one kind of line end"
+        raise FileRefused(f"{line}: the header cannot be read as CSV: {reason}") from None
     if reader.line_num == len(lines) and len(start) >= CHUNK_BYTES:
         raise FileRefused(f"{line}: the header does not end within {CHUNK_BYTES:,} bytes")
     if not header:

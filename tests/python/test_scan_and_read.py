@@ -198,6 +198,7 @@ def test_file(
         (b'sep=;\n"a\n', "line 2: the header cannot"),
         (b'"a,b\n1,2\n', "line 1"),
         (b'"a"b,c\n1,2\n', "line 1"),
+        (b'a,b\r1,"x\ny"\r', "line 1: .* one kind of line end"),
         (b"a" * 2_000_000, "line 1"),
     ],
     ids=lambda value: repr(value)[:20],
