@@ -120,6 +120,9 @@ def _read_whole(
             writer.write(batch.columns, pa.arange(number + 1, number + 1 + batch.num_rows))
             number += batch.num_rows
             progress(batch.num_rows)
+            if number > scan.records:
+                # It grows: there is no need to wait for its end.
+                raise _CountsDiffer
     return Reading(number)
 
 
@@ -300,7 +303,7 @@ def _read_in_pieces(
     ):
         lines = _Lines(stream, scan.line_end)
         lines.drop(scan.header_lines)
-        while piece := lines.piece():
+        while lines.done <= scan.lines and (piece := lines.piece()):
             before = number
             fast = _parsed_piece(piece, scan, schema, parquet.with_suffix(".piece"))
             if fast is not None:
@@ -326,8 +329,8 @@ def _read_in_pieces(
             progress(number - before)
         if lines.done != scan.lines:
             raise FileRefused(
-                f"it changed while it was read ({scan.lines} lines, now {lines.done}):"
-                " load it again when it is complete"
+                f"it changed while it was read ({scan.lines:,} lines before, {lines.done:,} read"
+                " since): load it again when it is complete"
             )
     rows = number - rejects.count
     return Reading(rows, rejects.count, rejects.first, broken if rejects.count else None)
