@@ -1,7 +1,7 @@
 """What a warehouse asks of the database engine under it. Each engine is a module of its own."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,14 @@ class Engine(ABC):
     """An open connection to one database, and what its engine does in a way of its own.
 
     `database` is how messages name it, `workspace` a folder for work in progress that is this
-    load's alone, `error` the class of the errors that the engine raises.
+    load's alone, `error` the class of the errors that the engine raises, `types` its names of the
+    types that raw tables have, by dlt's.
     """
 
     database: str
     workspace: Path
     error: type[Exception]
+    types: Mapping[str, str]
 
     @abstractmethod
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> None:

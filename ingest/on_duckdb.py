@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import duckdb
 
@@ -12,6 +12,9 @@ from ingest.columns import LOAD_ID
 from ingest.engine import RAW, Engine
 from ingest.errors import LoadError
 from ingest.profile import PROJECT, Target
+
+# A statement for each small file would take most of the time, all in one too much memory.
+FILES_AT_ONCE = 50
 
 
 @contextmanager
@@ -58,6 +61,12 @@ class DuckDB(Engine):
     """A DuckDB file, open in this process."""
 
     error = duckdb.Error
+    types: ClassVar = {
+        "text": "VARCHAR",
+        "bigint": "BIGINT",
+        "timestamp": "TIMESTAMP WITH TIME ZONE",
+        "bool": "BOOLEAN",
+    }
 
     def __init__(self, database: Path, connection: duckdb.DuckDBPyConnection):
         self.database = str(database)
@@ -103,11 +112,12 @@ class DuckDB(Engine):
 
     def insert(self, table: str, parquets: Sequence[Path], load_id: str) -> None:
         """Add the rows of Parquet files to a raw table, which may have more columns."""
-        for parquet in parquets:
+        paths = [str(parquet) for parquet in parquets]
+        for first in range(0, len(paths), FILES_AT_ONCE):
             self.execute(
-                f'insert into {RAW}."{table}" by name'
-                f" select *, ? as {LOAD_ID} from read_parquet(?)",
-                [load_id, str(parquet)],
+                f'insert into {RAW}."{table}" by name select *, ? as {LOAD_ID}'
+                " from read_parquet(?, union_by_name = true)",
+                [load_id, paths[first : first + FILES_AT_ONCE]],
             )
 
     def check(self, table: str, columns: Sequence[str], parquet: Path) -> None:
@@ -119,7 +129,9 @@ class DuckDB(Engine):
         Left alone, it keeps what it wrote in memory, up to most of the machine's. A column needs
         two blocks of 256 kB in each of a few threads.
         """
-        self.execute(f"set memory_limit = '{400 + 2 * width}MB'")
+        # A limit below what it holds at the moment is refused: then the old one stays.
+        with suppress(duckdb.OutOfMemoryException):
+            self.execute(f"set memory_limit = '{400 + 2 * width}MB'")
 
     def is_interruption(self, error: BaseException) -> bool:
         """Tell whether DuckDB was stopped by Ctrl-C."""

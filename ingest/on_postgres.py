@@ -91,6 +91,12 @@ class Postgres(Engine):
     """A session with a PostgreSQL database."""
 
     error = psycopg2.Error
+    types: ClassVar = {
+        "text": "text",
+        "bigint": "bigint",
+        "timestamp": "timestamp with time zone",
+        "bool": "boolean",
+    }
 
     def __init__(self, connection: Any):
         self._connection = connection

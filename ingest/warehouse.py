@@ -106,7 +106,8 @@ class PreparedFile:
     """A file that was read to the end and waits as Parquet for its place in the warehouse.
 
     `columns` are its columns' names in the raw table, `changes` how they differ from those of the
-    file before. `places` are all where its bytes lie, its own first.
+    file before. `places` are all where its bytes lie, its own first. `rejects` is a Parquet file of
+    its rejected records, None for none; `first_reject` is the first of them.
     """
 
     file: LandedFile
@@ -116,7 +117,9 @@ class PreparedFile:
     places: tuple[Place, ...]
     parquet: Path
     rows: int
-    rejects: list[Reject]
+    rejected: int
+    first_reject: Reject | None
+    rejects: Path | None
 
 
 @contextmanager
@@ -292,6 +295,28 @@ class Warehouse:
             ]
         return found
 
+    def wrong_types(self, tables: set[str]) -> list[str]:
+        """Say each column of these raw tables that somebody gave another type."""
+        rows = self.engine.query(
+            "select table_name, column_name, data_type from information_schema.columns"
+            " where table_schema = ? order by table_name, ordinal_position",
+            [RAW],
+        )
+        registry = {"landed_files": LANDED_FILES, "rejected_rows": REJECTED_ROWS}
+        found = []
+        for row in rows:
+            table, column, kind = row["table_name"], row["column_name"], row["data_type"]
+            if table not in tables:
+                continue
+            expected = self.engine.types[registry.get(table, LINEAGE).get(column, TEXT)]
+            if kind != expected:
+                found.append(
+                    f"{RAW}.{table}.{column} is {kind}, expected {expected}: change it back with"
+                    f' `alter table {RAW}.{table} alter column "{column}" type {expected}`, then'
+                    " run with --full-refresh, since other types do not keep the files' text"
+                )
+        return found
+
     def check(self, prepared: PreparedFile) -> None:
         """Raise FileRefused where the engine cannot hold what a file brings."""
         self.engine.check(prepared.file.raw_table, prepared.columns, prepared.parquet)
@@ -333,16 +358,19 @@ class Warehouse:
                     self._note_retired(version, REPLACED)
                 for version in retired:
                     self._retire(version, REPLACED)
-                for prepared in files:
-                    # These bytes may have been here before, and been replaced since.
-                    for registry in ("landed_files", "rejected_rows"):
-                        self.engine.execute(
-                            f"delete from {RAW}.{registry} where {OF_VERSION}",
-                            [prepared.file.raw_table, prepared.scan.file_id],
-                        )
+                # These bytes may have been here before, and been replaced since.
+                contents = [(each.file.raw_table, each.scan.file_id) for each in files]
+                for registry in ("landed_files", "rejected_rows"):
+                    self.engine.execute(
+                        f"delete from {RAW}.{registry} where (source_name || '_' || table_name,"
+                        " file_id) in (select unnest(?::varchar[]), unnest(?::varchar[]))",
+                        [[table for table, _ in contents], [file_id for _, file_id in contents]],
+                    )
                 for table, ready in parquets.items():
                     self.engine.insert(table, ready, load_id)
                 client.complete_load(load_id)
+        # Closing a file writes what the transaction left behind, in all memory that it may.
+        self.engine.expect_columns(0)
         self.lost = []
         # The next batch starts from an empty folder, and finds no package of this one.
         shutil.rmtree(pipeline.pipelines_dir)
@@ -357,17 +385,14 @@ class Warehouse:
             table = prepared.file.raw_table
             columns.setdefault(table, {}).update(dict.fromkeys(prepared.columns, TEXT), **LINEAGE)
             parquets.setdefault(table, []).append(prepared.parquet)
-        registry = {
-            "landed_files": (LANDED_FILES, [_registry_entry(prepared) for prepared in files]),
-            "rejected_rows": (REJECTED_ROWS, [row for each in files for row in _reject_rows(each)]),
-        }
-        for table, (kinds, rows) in registry.items():
-            columns[table] = kinds
-            parquets[table] = [self._write_rows(table, kinds, rows)]
+        columns |= {"landed_files": LANDED_FILES, "rejected_rows": REJECTED_ROWS}
+        entries = [_registry_entry(prepared) for prepared in files]
+        parquets["landed_files"] = [self._write_rows("landed_files", LANDED_FILES, entries)]
+        parquets["rejected_rows"] = [each.rejects for each in files if each.rejects]
 
         def resource(table: str) -> Any:
             # A table without a file is made all the same, by a file without rows.
-            ready = parquets[table] or [self._write_rows(table, LINEAGE, [])]
+            ready = parquets[table] or [self._write_rows(table, columns[table], [])]
             marks = [dlt.mark.with_file_import(str(parquet), "parquet") for parquet in ready]
             hints = {name: {"data_type": kind} for name, kind in columns[table].items()}
             return dlt.resource(marks, name=table, columns=hints, file_format="parquet")
@@ -455,9 +480,9 @@ def _registry_entry(prepared: PreparedFile) -> dict[str, Any]:
         "encoding": scan.encoding,
         "delimiter": scan.delimiter,
         "compression": place.compression,
-        "records_read": prepared.rows + len(prepared.rejects),
+        "records_read": prepared.rows + prepared.rejected,
         "rows_loaded": prepared.rows,
-        "rows_rejected": len(prepared.rejects),
+        "rows_rejected": prepared.rejected,
         "places": _places_json(prepared.places),
         "is_current": True,
     }
@@ -469,16 +494,3 @@ def _json(value: object) -> str:
 
 def _places_json(places: tuple[Place, ...]) -> str:
     return _json([astuple(place) for place in places])
-
-
-def _reject_rows(prepared: PreparedFile) -> Iterator[dict[str, Any]]:
-    """The rows of `raw.rejected_rows` for one file."""
-    for reject in prepared.rejects:
-        yield {
-            "file_id": prepared.scan.file_id,
-            "source_name": prepared.file.source,
-            "table_name": prepared.file.table,
-            "line": reject.line,
-            "reason": reject.reason,
-            "raw_text": reject.raw_text,
-        }
