@@ -236,6 +236,7 @@ def test_max_rejects_that_makes_no_sense(text: str) -> None:
         MaxRejectsType().convert(text, None, None)
 
 
+@on_each_engine
 def test_dry_run_changes_nothing(box: Box) -> None:
     box.write(ORDERS + "a.csv", A)
     assert {status for _, _, status in read_dry_run(box)} == {"new"}
