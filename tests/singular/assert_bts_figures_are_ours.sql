@@ -1,7 +1,7 @@
 -- What BTS derives itself is what the marts compute: late or not, groups of delay and distance,
--- minutes late, elapsed time. In the 6,068 flights measured there is no exception; one row per file,
--- month and figure that differs in more than one of a thousand flights.
-{%- set figures = [
+-- minutes late, elapsed time. In the 6,068 flights measured there is no exception; one row per
+-- file, month and figure that differs in more than one of a thousand flights.
+{% set figures = [
     ('departure late', 'is_reported_departure_late',
      'flights.departure_delay_minutes >= ' ~ var('on_time_threshold_minutes')),
     ('arrival late', 'is_reported_arrival_late', 'not flights.is_arrival_on_time'),
@@ -13,7 +13,7 @@
     ('distance group', 'reported_distance_group', 'flights.distance_group'),
     ('elapsed minutes', 'actual_elapsed_minutes',
      'flights.taxi_out_minutes + flights.air_time_minutes + flights.taxi_in_minutes'),
-] -%}
+] %}
 
 with staged as (
 
