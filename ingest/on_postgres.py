@@ -39,7 +39,18 @@ MAX_COLUMNS = 1_600
 # A row lies in one page. Of a value of more than 23 bytes only a pointer has to lie there.
 PAGE_BYTES, POINTER_BYTES, LONGEST_INLINE = 8_160, 18, 23
 MAX_RECORD_BYTES = (1 << 30) - 1
-OF_LIBPQ = ("sslmode", "sslcert", "sslkey", "sslrootcert", "connect_timeout")
+# What dbt's profile may say of a connection, and how libpq calls it.
+OF_LIBPQ = {
+    **{"dbname": "dbname", "database": "dbname", "password": "password", "pass": "password"},
+    **{name: name for name in ("sslmode", "sslcert", "sslkey", "sslrootcert", "connect_timeout")},
+}
+# What to do about it, by what is said where no connection is made.
+ADVICE = {
+    "password": "set PGUSER and PGPASSWORD, or write a password file (PGPASSFILE)",
+    "^(database|role) .* does not exist": "create it, or set PGDATABASE and PGUSER",
+    "certificate|SSL|pg_hba|permission": "see PGSSLMODE and PGSSLROOTCERT, or ask who runs it",
+    "": "see that a server runs there, or set PGHOST and PGPORT",
+}
 
 
 @contextmanager
@@ -49,18 +60,15 @@ def open_engine(target: Target, *, read_only: bool) -> Iterator["Postgres"]:
     Raises LoadError where the server cannot be reached or refuses, or is not one that can hold the
     warehouse, and where another load goes on.
     """
-    password = target.chosen("password") or target.chosen("pass")
-    database = target.chosen("dbname") or target.chosen("database")
+    settings = {OF_LIBPQ[name]: value for name, value in target.chosen(*OF_LIBPQ).items()}
     try:
         connection = psycopg2.connect(
             host=target["host"],
             port=target["port"],
             user=target["user"],
-            dbname=next(iter(database.values()), None) or target["dbname"],
-            password=next(iter(password.values()), None),
             client_encoding="UTF8",
             application_name=f"ontime, pid {os.getpid()} on {socket.gethostname()}"[:63],
-            **{"connect_timeout": 15} | target.chosen(*OF_LIBPQ),
+            **{"connect_timeout": 15} | settings,
         )
     except psycopg2.Error as error:
         raise LoadError(_why_not_connected(target, error)) from None
@@ -75,16 +83,13 @@ def open_engine(target: Target, *, read_only: bool) -> Iterator["Postgres"]:
 
 def _why_not_connected(target: Target, error: psycopg2.Error) -> str:
     """Say what is wrong with a connection, and what to do."""
-    # For a name with several addresses, there is a paragraph for each, and they say the same.
-    reason = re.split(r"FATAL:\s+|failed: ", str(error).strip().splitlines()[0])[-1]
-    where = f"{target['host']}, port {target['port']}"
-    advice = {
-        "password": "set PGUSER and PGPASSWORD, or write a password file (PGPASSFILE)",
-        "does not exist": "create it, or set PGDATABASE and PGUSER to what is there",
-        "": f"see that a server runs there, or set PGHOST and PGPORT (target {target.name!r})",
-    }
-    hint = next(text for sign, text in advice.items() if sign in reason)
-    return f"no connection to PostgreSQL at {where}: {reason}: {hint}"
+    # A name may have several addresses, with a line for each: what a server said counts most.
+    lines = str(error).strip().splitlines()
+    line = next((line for line in lines if "FATAL" in line), lines[0])
+    reason = re.split(r"FATAL:\s+|failed: ", line)[-1]
+    advice = next(advice for sign, advice in ADVICE.items() if re.search(sign, reason))
+    where = f"{target['host']}, port {target['port']} (target {target.name!r})"
+    return f"no connection to PostgreSQL at {where}: {reason}: {advice}"
 
 
 class Postgres(Engine):
