@@ -29,6 +29,7 @@ class Source:
     any_subset: bool = False
     encoding: str | None = None
     fallback_encoding: str | None = None
+    delimiter: str | None = None
 
 
 @cache
@@ -42,7 +43,7 @@ def known_sources() -> dict[str, Source]:
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise LoadError(
             f"{SOURCES} is not understood: {error}; expected [<source>.<table>] with columns,"
-            " frozen, any_subset, encoding and fallback_encoding"
+            " frozen, any_subset, encoding, fallback_encoding and delimiter"
         ) from None
     return sources
 
@@ -53,6 +54,7 @@ def _source(
     any_subset: bool = False,
     encoding: str | None = None,
     fallback_encoding: str | None = None,
+    delimiter: str | None = None,
 ) -> Source:
     """Check the settings of one table. Raises TypeError or LookupError for what is none."""
     columns = [] if columns is None else columns
@@ -61,7 +63,16 @@ def _source(
     for name, flag in (("frozen", frozen), ("any_subset", any_subset)):
         if not isinstance(flag, bool):
             raise TypeError(f"{name} = {flag!r} is neither true nor false")
-    return Source(tuple(columns), frozen, any_subset, _codec(encoding), _codec(fallback_encoding))
+    if delimiter is not None and not is_delimiter(delimiter):
+        raise TypeError(f"delimiter = {delimiter!r} is not one sign, such as ;")
+    codecs_named = _codec(encoding), _codec(fallback_encoding)
+    return Source(tuple(columns), frozen, any_subset, *codecs_named, delimiter)
+
+
+def is_delimiter(text: object) -> bool:
+    """Tell whether a text is one character that can stand between fields."""
+    is_one = isinstance(text, str) and len(text) == 1 and text.isascii()
+    return is_one and not text.isalnum() and text not in '"\r\n\0 '
 
 
 def _codec(encoding: str | None) -> str | None:

@@ -10,8 +10,9 @@
 
 A file lies in landing/<source>/<table>/ and goes into the table raw.<source>_<table>. It is CSV
 with a header, delimited by comma, semicolon, tab or pipe, in UTF-8, UTF-16 with byte order mark or
-Windows-1252, plain or as .gz, .bz2, .zst or .zip. What is loaded is known by its bytes: the same
-bytes are never loaded twice, new bytes under an old name replace the old rows.
+Windows-1252 (ingest/sources.toml can name others), plain or as .gz, .bz2, .zst or .zip. What is
+loaded is known by its bytes: the same bytes are never loaded twice, new bytes under an old name
+replace the old rows.
 
 Exit codes: 0 all files are in the warehouse; 1 something was refused or failed, and the message
 says what; 2 the command line is wrong; 130 interrupted. Whatever happens, a file is in the
@@ -43,8 +44,8 @@ import duckdb
 from ingest import landing as zone
 from ingest.columns import changes_in_words
 from ingest.errors import FileRefused, LoadError
-from ingest.landing import LandedFile, file_stamp
-from ingest.plan import Plan, Step, make_plan, why_refused
+from ingest.landing import REGISTRY_TABLES, LandedFile, file_stamp
+from ingest.plan import Columns, Plan, Step, make_plan, why_refused
 from ingest.read import read_file
 from ingest.report import Report
 from ingest.unpack import ZIP, utf8_file
@@ -98,7 +99,11 @@ class Refresh:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one file: a line of the closing table."""
+    """What became of one file: a line of the closing table.
+
+    `is_estimate` tells that the records were not read: there are about so many `rows`, and nobody
+    knows how many are rejected.
+    """
 
     name: str
     status: str
@@ -106,6 +111,7 @@ class Outcome:
     rejected: int = 0
     seconds: float = 0.0
     note: str = ""
+    is_estimate: bool = False
 
 
 @click.command(help=__doc__)
@@ -178,13 +184,19 @@ def main(
             landing, files = listed(landing, paths, report, dry_run=dry_run)
             with open_warehouse(target, read_only=dry_run) as warehouse:
                 refresh = Refresh(full_refresh, verify, with_forgotten=bool(paths))
-                plan = check(files, landing, warehouse, report, refresh)
+                versions = warehouse.versions()
+                plan = check(files, landing, versions, report, refresh)
+                columns = Columns(versions)
+                written = {step.file.raw_table for step in plan.steps if step.scan}
+                if written and (wrong := warehouse.wrong_types(written | REGISTRY_TABLES)):
+                    raise LoadError("; ".join(wrong))
                 if dry_run:
-                    outcomes = [expected(step) for step in plan.steps]
-                    say_removed(list(plan.retires), report, "would remove")
+                    outcomes = foresee(plan, columns, report)
                 else:
-                    outcomes = load(plan, warehouse, max_rejects, report)
-                problems = warehouse.miscounted() if verify else []
+                    outcomes = load(plan, columns, warehouse, max_rejects, report)
+                if verify:
+                    known = {version.raw_table for version in versions} | REGISTRY_TABLES
+                    problems = warehouse.miscounted() + warehouse.wrong_types(known)
                 for problem in problems:
                     report.say("miscounted", f"Error: {problem}", level="error")
     except KeyboardInterrupt:
@@ -225,7 +237,7 @@ def listed(
 def check(
     files: list[LandedFile],
     landing: Path,
-    warehouse: Warehouse,
+    versions: list[Version],
     report: Report,
     refresh: Refresh,
 ) -> Plan:
@@ -237,7 +249,7 @@ def check(
     with report.progress("checking", size, "bytes") as advance:
         plan = make_plan(
             files,
-            warehouse.versions(),
+            versions,
             landing,
             verify=refresh.verify,
             full_refresh=refresh.full,
@@ -255,14 +267,29 @@ def check(
                 " ingest/sources.toml and run with --full-refresh and its path"
             )
             report.say("encoding", message, file=name, encoding=step.scan.encoding)
-        if step.changes:
-            message = f"Note: {name}: columns changed: {changes_in_words(step.changes)}"
-            report.say("columns_changed", message, file=name, changes=step.changes)
     return plan
 
 
+def foresee(plan: Plan, columns: Columns, report: Report) -> list[Outcome]:
+    """Say what a load would do, as far as it is known without reading records."""
+    outcomes = []
+    for step in plan.steps:
+        outcome = expected(step)
+        if step.scan:
+            try:
+                named = columns.name(step)
+            except FileRefused as error:
+                outcome = Outcome(step.file.name, "refused", note=str(error))
+            else:
+                columns.take(named)
+                say_changes(named, report)
+        outcomes.append(outcome)
+    say_removed(list(plan.retires), report, "would remove")
+    return outcomes
+
+
 def load(
-    plan: Plan, warehouse: Warehouse, max_rejects: MaxRejects, report: Report
+    plan: Plan, columns: Columns, warehouse: Warehouse, max_rejects: MaxRejects, report: Report
 ) -> list[Outcome]:
     """Carry out a plan; return what became of each file, in the plan's order."""
     outcomes = {step: expected(step) for step in plan.steps}
@@ -291,16 +318,20 @@ def load(
             for step in batch:
                 started = time.perf_counter()
                 try:
-                    ready = prepare(step, warehouse.workspace, max_rejects, advance)
+                    named = columns.name(step)
+                    ready = prepare(named, warehouse.workspace, max_rejects, advance)
                 except FileRefused as error:
                     outcomes[step] = Outcome(step.file.name, "refused", note=str(error))
                     continue
+                columns.take(named)
+                say_changes(named, report)
                 prepared.append(ready)
                 outcomes[step] = dataclasses.replace(
                     outcomes[step],
                     rows=ready.rows,
-                    rejected=len(ready.rejects),
+                    rejected=ready.rejected,
                     seconds=time.perf_counter() - started,
+                    is_estimate=False,
                 )
             if prepared:
                 there |= {(each.file.raw_table, each.scan.file_id) for each in prepared}
@@ -310,7 +341,8 @@ def load(
                 warehouse.commit(prepared, [*versions, *anew])
                 retired(versions)
             for ready in prepared:
-                ready.parquet.unlink(missing_ok=True)
+                for done in filter(None, (ready.parquet, ready.rejects)):
+                    done.unlink(missing_ok=True)
                 say_loaded(ready, report)
     if warehouse.is_incomplete():
         warehouse.commit([], [])
@@ -327,15 +359,22 @@ def say_removed(versions: list[Version], report: Report, did: str = "removed") -
         report.say("removed", message, file=version.name, rows=version.rows)
 
 
+def say_changes(step: Step, report: Report) -> None:
+    """Tell how a file's columns differ from those of the file before."""
+    if step.changes:
+        name = step.file.name
+        message = f"Note: {name}: columns changed: {changes_in_words(step.changes)}"
+        report.say("columns_changed", message, file=name, changes=step.changes)
+
+
 def say_loaded(ready: PreparedFile, report: Report) -> None:
     """Tell that a file is in the warehouse, and which of its records are not."""
     name = ready.file.name
     if not report.is_terminal:
         report.say("loaded", f"loaded {name}: {ready.rows:,} rows", file=name, rows=ready.rows)
-    if ready.rejects:
-        first = ready.rejects[0]
+    if first := ready.first_reject:
         message = (
-            f"Warning: {ready.file.path}: {len(ready.rejects):,} records rejected, the first at"
+            f"Warning: {ready.file.path}: {ready.rejected:,} records rejected, the first at"
             f" line {first.line}: {first.reason}. See raw.rejected_rows"
         )
         report.say(
@@ -343,7 +382,7 @@ def say_loaded(ready: PreparedFile, report: Report) -> None:
             message,
             level="warning",
             file=name,
-            rejected=len(ready.rejects),
+            rejected=ready.rejected,
             first_line=first.line,
             first_reason=first.reason,
         )
@@ -390,7 +429,7 @@ def expected(step: Step) -> Outcome:
     """Return what a step amounts to as far as it is known before the load."""
     outcome = Outcome(step.file.name, step.status, note=step.note)
     if step.scan:
-        return dataclasses.replace(outcome, rows=step.scan.about)
+        return dataclasses.replace(outcome, rows=step.scan.about, is_estimate=True)
     if step.loaded and step.loaded.is_current and not step.scan:
         loaded = step.loaded
         return dataclasses.replace(outcome, rows=loaded.rows, rejected=loaded.rejected)
@@ -422,7 +461,7 @@ def prepare(
         with utf8_file(
             file, scan.place.compression, scan.encoding, scan.file_id, workspace
         ) as path:
-            reading = read_file(path, scan, step.columns, parquet, allowed, advance)
+            reading = read_file(path, scan, file, step.columns, parquet, allowed, advance)
         stamp = file_stamp(file.path)
     except OSError as error:
         if error.filename != str(file.path):
@@ -430,11 +469,11 @@ def prepare(
         raise FileRefused(why_refused(error)) from error
     except duckdb.IOException as error:
         raise FileRefused(str(error).splitlines()[0]) from error
-    if len(reading.rejects) > max_rejects.of(reading.rows + len(reading.rejects)):
+    records, first = reading.rows + reading.rejected, reading.first_reject
+    if reading.rejected > max_rejects.of(records):
         raise FileRefused(
-            f"{len(reading.rejects)} of {reading.rows + len(reading.rejects)} records are broken,"
-            f" the first at line {reading.rejects[0].line}: {reading.rejects[0].reason};"
-            " mend the file, or allow more with --max-rejects"
+            f"{reading.rejected} of {records} records are broken, the first at line {first.line}:"
+            f" {first.reason}; mend the file, or allow more with --max-rejects"
         )
     if stamp != scan.place.stamp:
         raise FileRefused("it changed while it was read: load it again when it is complete")
@@ -446,6 +485,8 @@ def prepare(
         step.places,
         parquet,
         reading.rows,
+        reading.rejected,
+        first,
         reading.rejects,
     )
 

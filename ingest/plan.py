@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -29,9 +30,9 @@ Content = tuple[str, str]  # raw table and file id
 class Step:
     """What happens to one CSV file, and why where that is not plain.
 
-    A file that is to be loaded has its `scan`, the names of its `columns` in the raw table, and
-    what `changes` in them since the file before; one whose bytes are in the warehouse has the
-    version `loaded`. `places` are where these bytes lie, the file's own first.
+    A file that is to be loaded has its `scan` and, once `Columns` has named them, its `columns` in
+    the raw table and what `changes` in them since the file before; one whose bytes are in the
+    warehouse has the version `loaded`. `places` are where these bytes lie, the file's own first.
     """
 
     file: LandedFile
@@ -153,7 +154,6 @@ def make_plan(
             if each.file.name in known_names
         ]
     plan.steps.sort(key=lambda step: step.file.name)
-    _add_columns(plan, versions, registry)
     return plan
 
 
@@ -166,7 +166,7 @@ def _read(members: list[LandedFile], plan: Plan) -> list[_Found]:
     for file in members:
         source = known_sources().get(file.raw_table, Source())
         try:
-            scan = scan_file(file, source.encoding, source.fallback_encoding)
+            scan = scan_file(file, source)
         except (FileRefused, OSError) as error:
             plan.steps.append(Step(file, "refused", note=why_refused(error)))
         else:
@@ -227,39 +227,60 @@ def _superseded(
     return superseded
 
 
-def _add_columns(plan: Plan, versions: list[Version], registry: "_Registry") -> None:
-    """Name the columns of each file to load, and compare them with those of the file before.
+class Columns:
+    """The columns of all raw tables, as the files bring them that are loaded one after the other.
 
-    That is the one that had the same name or, for a new name, the one that was loaded last.
+    A file that turns out to be unreadable leaves no trace: `name` tells what a file's columns are
+    called, and only one that is given to `take` counts for those after it.
     """
-    tables: dict[str, TableColumns] = defaultdict(TableColumns)
-    for table, source in known_sources().items():
-        tables[table].see(source.columns, column_names(source.columns))
-    for version in versions:
-        is_before = version.is_current
-        tables[version.raw_table].see(version.header, version.columns, is_before=is_before)
-    for position, step in enumerate(plan.steps):
-        if not step.scan:
-            continue
-        table, header = tables[step.file.raw_table], step.scan.header
+
+    def __init__(self, versions: list[Version]):
+        self._versions = versions
+
+    @cached_property
+    def _headers_before(self) -> dict[tuple[str, str], tuple[str, ...]]:
+        by_name = _Registry(self._versions).by_name
+        return {name: version.header for name, version in by_name.items() if version.is_current}
+
+    @cached_property
+    def _tables(self) -> dict[str, TableColumns]:
+        # Only where a file is to be loaded: naming columns needs dlt, which takes time to import.
+        tables: dict[str, TableColumns] = defaultdict(TableColumns)
+        for table, source in known_sources().items():
+            tables[table].see(source.columns, column_names(source.columns))
+        for version in self._versions:
+            is_before = version.is_current
+            tables[version.raw_table].see(version.header, version.columns, is_before=is_before)
+        return tables
+
+    def name(self, step: Step) -> Step:
+        """Name the columns of a file to load, and compare them with those of the file before.
+
+        That is the one that had the same name or, for a new name, the one that was loaded last.
+        Raises FileRefused where the columns are frozen and differ.
+        """
+        table, header = self._tables[step.file.raw_table], step.scan.header
         source = known_sources().get(step.file.raw_table, Source())
         names = column_names(header, table.names)
-        before = registry.by_name.get((step.file.raw_table, step.file.name))
-        reference = before.header if before and before.is_current else table.header
+        name = step.file.raw_table, step.file.name
+        reference = self._headers_before.get(name, table.header)
         if source.columns and (source.frozen or source.any_subset):
             reference = source.columns
         changes = table.changes(header, names, reference)
         if source.any_subset:
             changes = unexpected(changes)
         if source.frozen and changes:
-            note = f"its columns are frozen, and this file's differ: {changes_in_words(changes)}"
-            plan.steps[position] = replace(step, status="refused", scan=None, note=note)
-            continue
+            raise FileRefused(
+                f"its columns are frozen, and this file's differ: {changes_in_words(changes)}"
+            )
         if step.status == "reloaded":
             # The same bytes bring what they brought before.
             changes = step.loaded.changes
-        plan.steps[position] = replace(step, columns=tuple(names), changes=changes)
-        table.see(header, names)
+        return replace(step, columns=tuple(names), changes=changes)
+
+    def take(self, step: Step) -> None:
+        """Take note of the columns of a file that was read to the end."""
+        self._tables[step.file.raw_table].see(step.scan.header, step.columns)
 
 
 class _Registry:

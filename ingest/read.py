@@ -7,9 +7,9 @@ taken record by record, so that a broken record costs itself and not its neighbo
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from ingest.columns import FILE_ID, ROW_NUMBER
 from ingest.errors import FileRefused
+from ingest.landing import InTable
 from ingest.scan import Counts, Scan, Structure
 from ingest.unpack import UTF8_BOM
 
@@ -28,6 +29,18 @@ BATCH_ROWS = 122_880
 BATCH_BYTES = 64 << 20
 PIECE_BYTES = 2 << 20
 MAX_RECORD_BYTES = 16 << 20
+REJECTS_GROUP = 20_000
+REJECTS_SCHEMA = pa.schema(
+    [
+        ("file_id", pa.string()),
+        ("source_name", pa.string()),
+        ("table_name", pa.string()),
+        ("line", pa.int64()),
+        ("reason", pa.string()),
+        ("raw_text", pa.string()),
+    ]
+)
+WILDCARD = r"[*?\[]"
 
 Record = list[str | None]
 Progress = Callable[[int], None]
@@ -44,15 +57,21 @@ class Reject:
 
 @dataclass
 class Reading:
-    """What became of a file's records: `rows` written to Parquet, and the rejected ones."""
+    """What became of a file's records: how many are `rows` and how many `rejected`.
+
+    `first_reject` is the first of these. All are in the Parquet file `rejects`, None for none.
+    """
 
     rows: int = 0
-    rejects: list[Reject] = field(default_factory=list)
+    rejected: int = 0
+    first_reject: Reject | None = None
+    rejects: Path | None = None
 
 
 def read_file(
     path: Path,
     scan: Scan,
+    table: InTable,
     names: Sequence[str],
     parquet: Path,
     max_rejects: int,
@@ -61,6 +80,7 @@ def read_file(
     """Write the records of the plain UTF-8 file `path` to the Parquet file `parquet`.
 
     It gets the columns `names` as text, `_file_id`, and `_row_number`, the 1-based record number.
+    Broken records go to a Parquet file beside it, as rows of `raw.rejected_rows` for `table`.
     `progress` is called with the number of records done since its last call. Raises FileRefused
     where more than `max_rejects` records are broken or a line is not accounted for.
     """
@@ -72,15 +92,22 @@ def read_file(
         return Reading()
     if scan.is_regular:
         with suppress(*NOT_AS_COUNTED):
-            return _read_whole(path, scan, schema, parquet, progress)
-    return _read_in_pieces(path, scan, schema, parquet, max_rejects, progress)
+            plain = _plainly_named(path, parquet.with_suffix(".csv"))
+            return _read_whole(plain, scan, schema, parquet, progress)
+    return _read_in_pieces(path, scan, table, schema, parquet, max_rejects, progress)
 
 
 class _CountsDiffer(Exception):
     """The parser saw another number of records, or of line ends in them, than the byte scan."""
 
 
-NOT_AS_COUNTED = (duckdb.InvalidInputException, duckdb.ConversionException, _CountsDiffer)
+NOT_AS_COUNTED = (
+    duckdb.InvalidInputException,
+    duckdb.ConversionException,
+    # DuckDB's message shows the line, cut at a number of bytes.
+    UnicodeDecodeError,
+    _CountsDiffer,
+)
 
 
 def _read_whole(
@@ -93,6 +120,9 @@ def _read_whole(
             writer.write(batch.columns, pa.arange(number + 1, number + 1 + batch.num_rows))
             number += batch.num_rows
             progress(batch.num_rows)
+            if number > scan.records:
+                # It grows: there is no need to wait for its end.
+                raise _CountsDiffer
     return Reading(number)
 
 
@@ -108,7 +138,7 @@ def _parsed(
     batches = (
         _engine()
         .read_csv(
-            re.sub(r"([*?\[])", r"[\1]", str(path)),
+            _as_pattern(path),
             columns=dict.fromkeys(schema.names[:-2], "VARCHAR"),
             auto_detect=False,
             header=header,
@@ -134,6 +164,23 @@ def _parsed(
         raise _CountsDiffer
 
 
+def _plainly_named(path: Path, link: Path) -> Path:
+    """Return a path of the file that can be written as a pattern: `link` where its own cannot.
+
+    In a pattern, DuckDB takes a backslash for the end of a folder's name.
+    """
+    if "\\" not in str(path) or not re.search(WILDCARD, str(path)):
+        return path
+    link.unlink(missing_ok=True)
+    link.symlink_to(path.absolute())
+    return link
+
+
+def _as_pattern(path: Path) -> str:
+    """Return the pattern that this path alone matches: DuckDB takes every path for one."""
+    return re.sub(WILDCARD, r"[\g<0>]", str(path))
+
+
 @cache
 def _engine() -> duckdb.DuckDBPyConnection:
     # Pieces of files follow each other under one name: what was read before must not come back.
@@ -151,7 +198,7 @@ class _RowWriter:
         self._schema, self._file_id = schema, file_id
         self._file = pq.ParquetWriter(parquet, schema, write_statistics=False)
         self._beside = ThreadPoolExecutor(1)
-        self._written = self._beside.submit(lambda: None)
+        self._written: Future | None = None
         self._batches: list[pa.RecordBatch] = []
 
     def write(self, columns: Sequence[pa.Array], numbers: pa.Array) -> None:
@@ -163,12 +210,17 @@ class _RowWriter:
         if sum(batch.nbytes for batch in self._batches) > BATCH_BYTES:
             self._write_group()
 
-    def _write_group(self) -> None:
+    def _write_group(self, *, is_last: bool = False) -> None:
         table = pa.Table.from_batches(self._batches)
         self._batches = table.slice(BATCH_ROWS).to_batches()
-        self._written.result()
+        if self._written:
+            self._written.result()
         group = table.slice(0, BATCH_ROWS).combine_chunks()
-        self._written = self._beside.submit(self._file.write_table, group, BATCH_ROWS)
+        if is_last:
+            # A small file is written before a thread would have started.
+            self._file.write_table(group, BATCH_ROWS)
+        else:
+            self._written = self._beside.submit(self._file.write_table, group, BATCH_ROWS)
 
     def __enter__(self) -> "_RowWriter":
         return self
@@ -176,23 +228,83 @@ class _RowWriter:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         # The file is closed last: a group may still be on its way into it.
         with self._file, self._beside:
-            if kind is None:
-                if self._batches:
-                    self._write_group()
+            if kind is None and self._batches:
+                self._write_group(is_last=True)
+            elif kind is None and self._written:
                 self._written.result()
 
 
+class _RejectWriter:
+    """Writes broken records to Parquet, in groups, once there is one."""
+
+    def __init__(self, parquet: Path, table: InTable, file_id: str, allowed: int):
+        self._of_file = {
+            "file_id": file_id,
+            "source_name": table.source,
+            "table_name": table.table,
+        }
+        self._parquet, self._allowed = parquet, allowed
+        self._file: pq.ParquetWriter | None = None
+        self._waiting: list[Reject] = []
+        self._waiting_size = 0
+        self.count = 0
+        self.first: Reject | None = None
+
+    def write(self, reject: Reject) -> None:
+        """Take a broken record. Raises FileRefused where it is one too many."""
+        self.count += 1
+        self.first = self.first or reject
+        if self.count > self._allowed:
+            is_encoding = "UTF-8" in reject.reason
+            hint = ", or name the file's encoding in ingest/sources.toml" * is_encoding
+            raise FileRefused(
+                f"line {reject.line}: {reject.reason}; that is more broken records than the"
+                f" {self._allowed} allowed: mend the file{hint}, or set --max-rejects"
+            )
+        self._waiting.append(reject)
+        self._waiting_size += len(reject.raw_text)
+        if len(self._waiting) >= REJECTS_GROUP or self._waiting_size > PIECE_BYTES:
+            self._write_group()
+
+    def _write_group(self) -> None:
+        rows = [self._of_file | vars(reject) for reject in self._waiting]
+        group = pa.Table.from_pylist(rows, REJECTS_SCHEMA)
+        self._file = self._file or pq.ParquetWriter(self._parquet, REJECTS_SCHEMA)
+        self._file.write_table(group)
+        self._waiting, self._waiting_size = [], 0
+
+    def __enter__(self) -> "_RejectWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and self._waiting:
+            self._write_group()
+        if self._file:
+            self._file.close()
+
+
 def _read_in_pieces(
-    path: Path, scan: Scan, schema: pa.Schema, parquet: Path, max_rejects: int, progress: Progress
+    path: Path,
+    scan: Scan,
+    table: InTable,
+    schema: pa.Schema,
+    parquet: Path,
+    max_rejects: int,
+    progress: Progress,
 ) -> Reading:
     """Read a file of which something is odd: what is regular fast, the rest record by record."""
-    reading = Reading()
     width = len(schema) - 2
     number = 0
-    with path.open("rb") as stream, _RowWriter(parquet, schema, scan.file_id) as writer:
+    broken = parquet.with_suffix(".rejects")
+    with (
+        path.open("rb") as stream,
+        _RowWriter(parquet, schema, scan.file_id) as writer,
+        _RejectWriter(broken, table, scan.file_id, max_rejects) as rejects,
+    ):
         lines = _Lines(stream, scan.line_end)
         lines.drop(scan.header_lines)
-        while piece := lines.piece():
+        while lines.done <= scan.lines and (piece := lines.piece()):
+            before = number
             fast = _parsed_piece(piece, scan, schema, parquet.with_suffix(".piece"))
             if fast is not None:
                 batches, count = fast
@@ -200,40 +312,28 @@ def _read_in_pieces(
                     numbers = pa.arange(number + 1, number + 1 + batch.num_rows)
                     writer.write(batch.columns, numbers)
                     number += batch.num_rows
-                reading.rows += count.records
                 lines.drop_piece(piece, count.lines)
-                progress(count.records)
+                progress(number - before)
                 continue
             records, numbers = [], []
             for record in _records(lines, len(piece), scan.delimiter, width):
                 number += 1
                 if isinstance(record, Reject):
-                    reading.rejects.append(record)
-                    _check_rejects(reading.rejects, max_rejects)
+                    rejects.write(record)
                 else:
                     records.append(record)
                     numbers.append(number)
             if records:
                 columns = [pa.array(column, pa.string()) for column in zip(*records, strict=True)]
                 writer.write(columns, pa.array(numbers, pa.int64()))
-            reading.rows += len(records)
-            progress(len(records))
+            progress(number - before)
         if lines.done != scan.lines:
             raise FileRefused(
-                f"it changed while it was read ({scan.lines} lines, now {lines.done}):"
-                " load it again when it is complete"
+                f"it changed while it was read ({scan.lines:,} lines before, {lines.done:,} read"
+                " since): load it again when it is complete"
             )
-    return reading
-
-
-def _check_rejects(rejects: list[Reject], allowed: int) -> None:
-    if len(rejects) > allowed:
-        last = rejects[-1]
-        hint = ", or name the file's encoding in ingest/sources.toml" * ("UTF-8" in last.reason)
-        raise FileRefused(
-            f"line {last.line}: {last.reason}; that is more broken records than the {allowed}"
-            f" allowed: mend the file{hint}, or set --max-rejects"
-        )
+    rows = number - rejects.count
+    return Reading(rows, rejects.count, rejects.first, broken if rejects.count else None)
 
 
 def _parsed_piece(

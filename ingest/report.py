@@ -22,6 +22,7 @@ class FileOutcome(Protocol):
     status: str
     seconds: float
     note: str
+    is_estimate: bool
 
 
 class Report:
@@ -55,7 +56,7 @@ class Report:
         done = 0
 
         def rate() -> float:
-            return done / max(time.monotonic() - started, 0.001)
+            return max(done, 1) / max(time.monotonic() - started, 0.001)
 
         if self.is_terminal and total:
             with click.progressbar(
@@ -105,14 +106,16 @@ class Report:
                     self.say("note", message)
             return
         for outcome in outcomes:
+            counts = {"rows": outcome.rows, "rejected": outcome.rejected}
+            if outcome.is_estimate:
+                counts = {"rows": None, "rejected": None, "rows_estimated": outcome.rows}
             self.say(
                 "file",
                 f"{outcome.name}: {outcome.status}" + f": {outcome.note}" * bool(outcome.note),
                 level="error" if outcome.status == "refused" else "info",
                 file=outcome.name,
                 status=outcome.status,
-                rows=outcome.rows,
-                rejected=outcome.rejected,
+                **counts,
                 seconds=round(outcome.seconds, 3),
             )
         statuses = [outcome.status for outcome in outcomes]
@@ -136,8 +139,8 @@ def _files(outcomes: list[FileOutcome]) -> str:
     lines = [
         (
             outcome.name,
-            f"{outcome.rows:,}",
-            f"{outcome.rejected:,}",
+            f"{'~' * outcome.is_estimate}{outcome.rows:,}",
+            "?" if outcome.is_estimate else f"{outcome.rejected:,}",
             outcome.status,
             f"{outcome.seconds:.1f}",
         )

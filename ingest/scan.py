@@ -4,13 +4,15 @@ import codecs
 import csv
 import re
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 
+from ingest.columns import Source, is_delimiter
 from ingest.errors import FileRefused
 from ingest.landing import LandedFile, Place, file_stamp
 from ingest.unpack import (
     CHUNK_BYTES,
-    OTHER_FORMATS,
     UTF8,
     UTF8_BOM,
     UTF16_BOMS,
@@ -19,7 +21,23 @@ from ingest.unpack import (
     open_csv,
 )
 
+# By more than what a column could be called.
+OTHER_FORMATS = {
+    rb"PAR1\x15": "Parquet",
+    rb"%PDF-\d": "PDF",
+    rb"version https://git-lfs": "a pointer of Git LFS",
+    rb"\xd0\xcf\x11\xe0": "an Excel workbook",
+    rb"SQLite format 3\0": "an SQLite database",
+    rb"(\xef\xbb\xbf)?\s*<(!doctype\s|html[\s>])": "an HTML page",
+    rb"(\xef\xbb\xbf)?\s*<\?xml\s": "XML",
+    rb'(\xef\xbb\xbf)?\s*(\[\s*)?\{\s*"': "JSON",
+}
+UNKNOWN = Source()
 DELIMITERS = ",;\t|"
+# How many records are looked at to tell which of the delimiters in a header is one.
+SAMPLE = 100
+# What spreadsheets take for the name of the delimiter, and never for a record.
+DECLARATION = re.compile('"?sep=(.?)"?', re.IGNORECASE)
 SINGLE_BYTE = "cp1252"
 # What is no character in this encoding, or hardly one: 0xff is what damage leaves behind.
 NOT_IN_SINGLE_BYTE = frozenset(b"\x81\x8d\x8f\x90\x9d\xff")
@@ -41,9 +59,10 @@ class Scan:
     `file_id` is the SHA-256 of the CSV's bytes as delivered (of a compressed file: as unpacked),
     `place` where they lie. `encoding` is a Python codec; `bad_byte` is a byte for which the file is
     not UTF-8 and was taken as another encoding. `header` holds the column names as the file spells
-    them, on `header_lines` physical lines out of `lines`; `line_end` is the byte that ends a line
-    (LF, or CR in a file without LF). `records` is the number of records after the header, counted
-    by line ends outside quotes, `quoted_line_ends` of those inside. `is_regular` tells that this
+    them, on `header_lines` physical lines out of `lines`; a line above that declares the delimiter
+    (`sep=;`) is one of them. `line_end` is the byte that ends a line (LF, or CR in a file without
+    LF). `records` is the number of records after the header, counted by line ends outside quotes,
+    `quoted_line_ends` of those inside. `is_regular` tells that this
     count holds and that the fast reader takes every record as it stands: quotes in balance with no
     space beside them, as many delimiters as such records have, one kind of line end, no NUL, no
     blank line. A file without any byte has an empty header.
@@ -68,15 +87,16 @@ class Scan:
         return self.records if self.is_regular else max(self.lines - self.header_lines, 0)
 
 
-def scan_file(file: LandedFile, encoding: str | None = None, fallback: str | None = None) -> Scan:
+def scan_file(file: LandedFile, source: Source = UNKNOWN) -> Scan:
     """Read a file once, in constant memory but for one byte per line and stray quote.
 
-    `encoding` is the one that the source is known to have; without it, a byte order mark tells,
-    else the bytes: UTF-8, or Windows-1252 where no letter in the file is UTF-8. `fallback` is taken
-    in its place, for any bytes that are not UTF-8 in such a file. Raises FileRefused
-    for a file that is not CSV text or whose header cannot be read, and OSError where it cannot be
-    opened.
+    `source` has the encoding and the delimiter, where they are known. Without an encoding, a byte
+    order mark tells, else the bytes: UTF-8, or Windows-1252 where no letter in the file is UTF-8;
+    the fallback is taken in its place, for any bytes that are not UTF-8 in such a file. Raises
+    FileRefused for a file that is not CSV text or whose header cannot be read, and OSError where it
+    cannot be opened.
     """
+    encoding, fallback = source.encoding, source.fallback_encoding
     stamp = file_stamp(file.path)
     compression = compression_of(file.path)
     is_guessed = encoding is None
@@ -90,8 +110,8 @@ def scan_file(file: LandedFile, encoding: str | None = None, fallback: str | Non
         start = chunk = next(chunks, b"")
         _refuse_other_formats(start)
         line_end = b"\r" if b"\r" in start and b"\n" not in start else b"\n"
-        header, header_lines, delimiter = _read_header(start, line_end)
-        structure = Structure(delimiter, line_end)
+        header = _read_header(start, line_end, source.delimiter)
+        structure = Structure(header.delimiter, line_end)
         while chunk:
             if is_guessed:
                 utf8.see(chunk)
@@ -100,7 +120,7 @@ def scan_file(file: LandedFile, encoding: str | None = None, fallback: str | Non
         if is_guessed:
             utf8.see(b"", is_end=True)
         file_id = stream.digest.hexdigest()
-    counts = structure.count(len(header))
+    counts = structure.count(len(header.names))
     other = SINGLE_BYTE if utf8.looks_single_byte else None
     if fallback and utf8.bad and not utf8.has_good:
         other = fallback
@@ -109,14 +129,15 @@ def scan_file(file: LandedFile, encoding: str | None = None, fallback: str | Non
         place=Place(file.name, *stamp, compression),
         encoding=other or encoding,
         bad_byte=utf8.bad_byte if other else None,
-        delimiter=delimiter,
-        header=_decoded(header, other or "utf-8"),
-        header_lines=header_lines,
+        delimiter=header.delimiter,
+        header=_decoded(header.names, other or "utf-8"),
+        header_lines=header.lines,
         line_end=line_end,
         lines=counts.lines,
         records=max(counts.records - 1, 0),
-        quoted_line_ends=counts.quoted_line_ends - max(header_lines - 1, 0),
-        is_regular=counts.is_regular,
+        quoted_line_ends=counts.quoted_line_ends - max(header.lines - 1, 0),
+        # The fast reader would take a declaration for the header.
+        is_regular=counts.is_regular and not header.is_declared,
     )
 
 
@@ -139,7 +160,7 @@ class Structure:
         # has nothing between holds none of these marks.
         self._not_marks = bytes(set(range(256)) - set(b'"\r\n' + self._mark))
         self._space_at_quote = re.compile(
-            b'(?:["\r\n%b]|^) +"|" +(?:[\r\n%b]|$)' % (self._mark, self._mark)
+            b'(?:["\r\n%b]|^) +"|" +(?:[\r\n%b]|$)' % ((re.escape(self._mark),) * 2)
         )
         self._marks: list[bytes] = []
         self._delimiters = 0
@@ -245,38 +266,88 @@ def _has_blank_line(text: bytes) -> bool:
 
 
 def _refuse_other_formats(start: bytes) -> None:
-    for magic, name in OTHER_FORMATS.items():
-        if start.startswith(magic):
-            raise FileRefused(f"holds {name}: expected CSV text; convert it")
+    for pattern, found in OTHER_FORMATS.items():
+        if re.match(pattern, start, re.IGNORECASE):
+            raise FileRefused(f"holds {found}: expected CSV text; convert it, or fetch it again")
 
 
-def _read_header(start: bytes, line_end: bytes) -> tuple[tuple[str, ...], int, str]:
-    """Return the column names, the number of physical lines they take, and the delimiter.
+@dataclass(frozen=True)
+class _Header:
+    """The column names, the physical lines down to their end, and the delimiter."""
 
-    Bytes that are not UTF-8 come back as lone surrogates. A file without text has no column.
+    names: tuple[str, ...] = ()
+    lines: int = 0
+    delimiter: str = DELIMITERS[0]
+    is_declared: bool = False
+
+
+def _read_header(start: bytes, line_end: bytes, delimiter: str | None) -> _Header:
+    """Read the header of CSV text that begins with `start`; a file without text has no column.
+
+    `delimiter` is the one that the source is known to have, unless the file itself declares one.
+    Bytes that are not UTF-8 come back as lone surrogates.
     """
     text = start.removeprefix(UTF8_BOM).decode(errors="surrogateescape")
     if not text:
-        return (), 0, DELIMITERS[0]
+        return _Header()
     end = line_end.decode()
-    lines = text.split(end)
-    unquoted = re.sub('"[^"]*("|$)', "", lines[0])
-    delimiter = max(DELIMITERS, key=unquoted.count)
-    reader = csv.reader((line + end for line in lines), delimiter=delimiter, strict=True)
+    lines = [line + end for line in text.split(end)]
+    declared = DECLARATION.fullmatch(lines[0].rstrip("\r\n"))
+    above = int(bool(declared))
+    if declared:
+        delimiter = declared[1]
+        if not is_delimiter(delimiter):
+            raise FileRefused(
+                f"line 1: declares {delimiter!r} to be the delimiter: expected a sign"
+            )
+    line, lines = f"line {above + 1}", lines[above:]
+    delimiter = delimiter or _delimiter(lines if len(start) < CHUNK_BYTES else lines[:-1])
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
-        header = tuple(next(reader))
+        header = tuple(next(reader, ()))
     except csv.Error as error:
-        raise FileRefused(f"line 1: the header cannot be read as CSV: {error}") from None
+        reason = str(error)
+        if "new-line" in reason:
+            reason = "a CR without LF, and an LF elsewhere; save it with one kind of line end"
+        raise FileRefused(f"{line}: the header cannot be read as CSV: {reason}") from None
     if reader.line_num == len(lines) and len(start) >= CHUNK_BYTES:
-        raise FileRefused(f"line 1: the header does not end within {CHUNK_BYTES:,} bytes")
+        raise FileRefused(f"{line}: the header does not end within {CHUNK_BYTES:,} bytes")
     if not header:
-        raise FileRefused("line 1: found a blank line, expected the column names")
+        raise FileRefused(f"{line}: found a blank line, expected the column names")
     if "\0" in "".join(header):
         raise FileRefused(
-            "line 1: the header holds NUL bytes: expected text; if it is UTF-16 without byte order"
+            f"{line}: the header holds NUL bytes: expected text; if it is UTF-16 without byte order"
             " mark, say so in ingest/sources.toml"
         )
-    return header, reader.line_num, delimiter
+    return _Header(header, above + reader.line_num, delimiter, bool(declared))
+
+
+def _delimiter(lines: list[str]) -> str:
+    """Return the delimiter of CSV text that begins with these lines, the header first.
+
+    That is the one that gives the header the most fields and at least half of the first records as
+    many; of equal ones, the one of which more records are so. Raises FileRefused where neither
+    tells.
+    """
+    fits = {}
+    for delimiter in DELIMITERS:
+        widths = []
+        with suppress(csv.Error):
+            for record in islice(csv.reader(lines, delimiter=delimiter, strict=True), 1 + SAMPLE):
+                widths.append(len(record))
+        width, *others = [width for width in widths if width] or [0]
+        share = others.count(width) / len(others) if others else 0
+        if width > 1:
+            fits[delimiter] = (share >= 0.5, width, share)
+    if not fits:
+        return DELIMITERS[0]
+    best, *others = sorted(fits, key=fits.get, reverse=True)
+    if others and fits[others[0]] == fits[best]:
+        raise FileRefused(
+            f"line 1: {best!r} or {others[0]!r} may be the delimiter, and the lines that follow do"
+            " not tell: name it in ingest/sources.toml"
+        )
+    return best
 
 
 def _decoded(header: tuple[str, ...], encoding: str) -> tuple[str, ...]:
@@ -285,6 +356,6 @@ def _decoded(header: tuple[str, ...], encoding: str) -> tuple[str, ...]:
         return tuple(name.encode(errors="surrogateescape").decode(encoding) for name in header)
     except UnicodeDecodeError as error:
         raise FileRefused(
-            f"line 1: the header is not valid UTF-8: byte 0x{error.object[error.start]:02x}; save"
+            f"the header is not valid UTF-8: byte 0x{error.object[error.start]:02x}; save"
             " the file as UTF-8, or name its encoding in ingest/sources.toml"
         ) from None

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import io
 import lzma
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -20,13 +21,13 @@ from ingest.landing import LandedFile
 CHUNK_BYTES = 1 << 20
 ZIP = "zip"
 COMPRESSIONS = {
-    b"\x1f\x8b": "gzip",
-    b"BZh": "bz2",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"PK\x03\x04": ZIP,
-    b"PK\x05\x06": ZIP,
+    rb"\x1f\x8b": "gzip",
+    rb"BZh([1-9]|\Z)": "bz2",
+    rb"\x28\xb5\x2f\xfd": "zstd",
+    rb"PK(\x03\x04|\x05\x06)": ZIP,
 }
-OTHER_FORMATS = {b"PAR1": "Parquet", b"%PDF": "PDF", b"\xd0\xcf\x11\xe0": "an Excel workbook"}
+# Every document of Microsoft Office is a zip archive with this member.
+OFFICE = "[Content_Types].xml"
 # The last two come of a zip archive's directory: a version that Python does not know, or a name
 # that is no text.
 DAMAGE = (
@@ -46,7 +47,7 @@ def compression_of(path: Path) -> str | None:
     """Return how a file is packed, by its first bytes: gzip, bz2, zstd, zip, or None for not."""
     with path.open("rb") as stream:
         start = stream.read(10)
-    return next((name for magic, name in COMPRESSIONS.items() if start.startswith(magic)), None)
+    return next((name for magic, name in COMPRESSIONS.items() if re.match(magic, start)), None)
 
 
 def unfold(file: LandedFile) -> tuple[list[LandedFile], list[str]]:
@@ -63,6 +64,8 @@ def unfold(file: LandedFile) -> tuple[list[LandedFile], list[str]]:
     with _damage_refused(ZIP), zipfile.ZipFile(file.path) as archive:
         names = sorted(entry.filename for entry in archive.infolist() if not entry.is_dir())
     csvs = [name for name in names if _is_csv(name)]
+    if OFFICE in names:
+        raise FileRefused("holds an Excel workbook: expected CSV text; save it as CSV")
     if not csvs:
         held = ", ".join(names[:3]) or "nothing"
         raise FileRefused(f"a zip archive without a CSV file (it holds {held}): expected one")

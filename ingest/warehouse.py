@@ -4,8 +4,9 @@ import json
 import os
 import re
 import shutil
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,8 @@ from ingest.scan import Scan
 
 PROJECT = Path(__file__).resolve().parent.parent
 RAW = "raw"
+# A statement for each small file would take most of the time, all in one too much memory.
+FILES_AT_ONCE = 50
 OF_VERSION = "source_name || '_' || table_name = ? and file_id = ?"
 # dlt's names of the types that the raw schema uses.
 TEXT, BIGINT, TIMESTAMP, BOOL = "text", "bigint", "timestamp", "bool"
@@ -31,6 +34,12 @@ ARROW_TYPES = {
     BIGINT: pa.int64(),
     TIMESTAMP: pa.timestamp("us", "UTC"),
     BOOL: pa.bool_(),
+}
+SQL_TYPES = {
+    TEXT: "VARCHAR",
+    BIGINT: "BIGINT",
+    TIMESTAMP: "TIMESTAMP WITH TIME ZONE",
+    BOOL: "BOOLEAN",
 }
 LINEAGE = {FILE_ID: TEXT, ROW_NUMBER: BIGINT, LOAD_ID: TEXT}
 LANDED_FILES = {
@@ -105,7 +114,8 @@ class PreparedFile:
     """A file that was read to the end and waits as Parquet for its place in the warehouse.
 
     `columns` are its columns' names in the raw table, `changes` how they differ from those of the
-    file before. `places` are all where its bytes lie, its own first.
+    file before. `places` are all where its bytes lie, its own first. `rejects` is a Parquet file of
+    its rejected records, None for none; `first_reject` is the first of them.
     """
 
     file: LandedFile
@@ -115,7 +125,9 @@ class PreparedFile:
     places: tuple[Place, ...]
     parquet: Path
     rows: int
-    rejects: list[Reject]
+    rejected: int
+    first_reject: Reject | None
+    rejects: Path | None
 
 
 def database_path(target: str | None) -> Path:
@@ -334,6 +346,27 @@ class Warehouse:
             ]
         return found
 
+    def wrong_types(self, tables: set[str]) -> list[str]:
+        """Say each column of these raw tables that somebody gave another type."""
+        rows = self.connection.execute(
+            "select table_name, column_name, data_type from information_schema.columns"
+            " where table_schema = $1 order by table_name, ordinal_position",
+            [RAW],
+        ).fetchall()
+        registry = {"landed_files": LANDED_FILES, "rejected_rows": REJECTED_ROWS}
+        found = []
+        for table, column, kind in rows:
+            if table not in tables:
+                continue
+            expected = SQL_TYPES[registry.get(table, LINEAGE).get(column, TEXT)]
+            if kind != expected:
+                found.append(
+                    f"{RAW}.{table}.{column} is {kind}, expected {expected}: change it back with"
+                    f' `alter table {RAW}.{table} alter column "{column}" type {expected}`, then'
+                    " run with --full-refresh, since other types do not keep the files' text"
+                )
+        return found
+
     def commit(self, files: list[PreparedFile], retired: list[Version]) -> None:
         """Put a batch of files into the warehouse in one transaction.
 
@@ -356,7 +389,9 @@ class Warehouse:
         pipeline.extract(self._source(files))
         pipeline.normalize()
         (load_id,) = pipeline.list_normalized_load_packages()
-        jobs = pipeline.get_load_package_info(load_id).jobs["new_jobs"]
+        paths_by_table = defaultdict(list)
+        for job in pipeline.get_load_package_info(load_id).jobs["new_jobs"]:
+            paths_by_table[job.job_file_info.table_name].append(job.file_path)
         with pipeline.destination_client() as client:
             client.initialize_storage()
             # By force: dlt else takes it that the tables that it once made are still there.
@@ -369,20 +404,25 @@ class Warehouse:
                     _note_retired(connection, version, REPLACED)
                 for version in retired:
                     _retire(connection, version, REPLACED)
-                for prepared in files:
-                    # These bytes may have been here before, and been replaced since.
-                    for registry in ("landed_files", "rejected_rows"):
-                        connection.execute(
-                            f"delete from {RAW}.{registry} where {OF_VERSION}",
-                            [prepared.file.raw_table, prepared.scan.file_id],
-                        )
-                for job in jobs:
+                # These bytes may have been here before, and been replaced since.
+                contents = [(each.file.raw_table, each.scan.file_id) for each in files]
+                for registry in ("landed_files", "rejected_rows"):
                     connection.execute(
-                        f'insert into {RAW}."{job.job_file_info.table_name}" by name'
-                        f" select *, ? as {LOAD_ID} from read_parquet(?)",
-                        [load_id, job.file_path],
+                        f"delete from {RAW}.{registry} where (source_name || '_' || table_name,"
+                        " file_id) in (select unnest(?::varchar[]), unnest(?::varchar[]))",
+                        [[table for table, _ in contents], [file_id for _, file_id in contents]],
                     )
+                for table, paths in paths_by_table.items():
+                    for first in range(0, len(paths), FILES_AT_ONCE):
+                        connection.execute(
+                            f'insert into {RAW}."{table}" by name select *, ? as {LOAD_ID}'
+                            " from read_parquet(?, union_by_name = true)",
+                            [load_id, paths[first : first + FILES_AT_ONCE]],
+                        )
                 client.complete_load(load_id)
+        with suppress(duckdb.OutOfMemoryException):
+            # Closing the file writes what the transaction left behind, in all memory that it may.
+            self.connection.execute(f"set memory_limit = '{_memory_mb(0)}MB'")
         self.lost = []
         # The next batch starts from an empty folder, and finds no package of this one.
         shutil.rmtree(pipeline.pipelines_dir)
@@ -397,17 +437,14 @@ class Warehouse:
             table = prepared.file.raw_table
             columns.setdefault(table, {}).update(dict.fromkeys(prepared.columns, TEXT), **LINEAGE)
             parquets.setdefault(table, []).append(prepared.parquet)
-        registry = {
-            "landed_files": (LANDED_FILES, [_registry_entry(prepared) for prepared in files]),
-            "rejected_rows": (REJECTED_ROWS, [row for each in files for row in _reject_rows(each)]),
-        }
-        for table, (kinds, rows) in registry.items():
-            columns[table] = kinds
-            parquets[table] = [self._write_rows(table, kinds, rows)]
+        columns |= {"landed_files": LANDED_FILES, "rejected_rows": REJECTED_ROWS}
+        entries = [_registry_entry(prepared) for prepared in files]
+        parquets["landed_files"] = [self._write_rows("landed_files", LANDED_FILES, entries)]
+        parquets["rejected_rows"] = [each.rejects for each in files if each.rejects]
 
         def resource(table: str) -> Any:
             # A table without a file is made all the same, by a file without rows.
-            ready = parquets[table] or [self._write_rows(table, LINEAGE, [])]
+            ready = parquets[table] or [self._write_rows(table, columns[table], [])]
             marks = [dlt.mark.with_file_import(str(parquet), "parquet") for parquet in ready]
             hints = {name: {"data_type": kind} for name, kind in columns[table].items()}
             return dlt.resource(marks, name=table, columns=hints, file_format="parquet")
@@ -479,9 +516,9 @@ def _registry_entry(prepared: PreparedFile) -> dict[str, Any]:
         "encoding": scan.encoding,
         "delimiter": scan.delimiter,
         "compression": place.compression,
-        "records_read": prepared.rows + len(prepared.rejects),
+        "records_read": prepared.rows + prepared.rejected,
         "rows_loaded": prepared.rows,
-        "rows_rejected": len(prepared.rejects),
+        "rows_rejected": prepared.rejected,
         "places": _places_json(prepared.places),
         "is_current": True,
     }
@@ -493,19 +530,6 @@ def _json(value: object) -> str:
 
 def _places_json(places: tuple[Place, ...]) -> str:
     return _json([astuple(place) for place in places])
-
-
-def _reject_rows(prepared: PreparedFile) -> Iterator[dict[str, Any]]:
-    """The rows of `raw.rejected_rows` for one file."""
-    for reject in prepared.rejects:
-        yield {
-            "file_id": prepared.scan.file_id,
-            "source_name": prepared.file.source,
-            "table_name": prepared.file.table,
-            "line": reject.line,
-            "reason": reject.reason,
-            "raw_text": reject.raw_text,
-        }
 
 
 def _memory_mb(width: int) -> int:

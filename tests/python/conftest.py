@@ -190,13 +190,20 @@ def read(
     names = column_names(scan.header)
     parquet = folder / "file.parquet"
     with utf8_file(file, scan.place.compression, scan.encoding, scan.file_id, folder) as plain:
-        reading = read_file(plain, scan, names, parquet, max_rejects, lambda records: None)
+        reading = read_file(plain, scan, file, names, parquet, max_rejects, lambda records: None)
     table = pq.read_table(parquet)
     assert table.column_names == [*names, "_file_id", "_row_number"]
     assert table.num_rows == reading.rows
     assert set(table["_file_id"].to_pylist()) <= {scan.file_id}
+    of_file = scan.file_id, file.source, file.table
     rows = list(zip(*(table[name].to_pylist() for name in names), strict=True))
-    return scan, rows, reading.rejects, table["_row_number"].to_pylist()
+    rejects = []
+    if reading.rejects:
+        for row in pq.read_table(reading.rejects).to_pylist():
+            assert (row["file_id"], row["source_name"], row["table_name"]) == of_file
+            rejects.append(Reject(row["line"], row["reason"], row["raw_text"]))
+    assert (reading.rejected, reading.first_reject) == (len(rejects), next(iter(rejects), None))
+    return scan, rows, rejects, table["_row_number"].to_pylist()
 
 
 @pytest.fixture

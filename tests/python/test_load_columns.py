@@ -127,6 +127,28 @@ def test_long_names_fit_every_engine() -> None:
     assert column_names((long,)) == names[:1]
 
 
+def test_refused_file_is_not_the_one_before(box: Box, tmp_path: Path) -> None:
+    """What could not be read changes neither the notes nor the names of the files after it."""
+    box.write(ORDERS + "1.csv", "Id,other\n1\n")
+    box.write(ORDERS + "2.csv", "id,name\n2,b\n")
+    box.write(ORDERS + "3.csv", "id,name,other\n3\n")
+    box.write(ORDERS + "4.csv", "id,name\n4,d\n")
+    for settings in ("", "[acme.orders]\nfrozen = true\n"):
+        box.database.unlink(missing_ok=True)
+        result = box.run(command=frozen_loader(tmp_path / f"{len(settings)}", settings))
+        statuses = [row[2] for row in closing_table(result.stdout).values()]
+        assert statuses == ["refused", "new", "refused", "new"], result.stderr
+        assert "columns changed" not in result.stderr
+        assert changes(box) == {}
+        assert box.query("select id, name from raw.acme_orders order by id") == [
+            ("2", "b"),
+            ("4", "d"),
+        ]
+        assert not box.query(
+            "select * from duckdb_columns() where column_name in ('id_2', 'other')"
+        )
+
+
 def frozen_loader(tmp_path: Path, settings: str) -> tuple[object, ...]:
     """The real command in a project whose sources.toml has these settings."""
     copy = tmp_path / "project"
@@ -235,6 +257,25 @@ def test_fallback_encoding_of_files_that_are_not_utf8(box: Box, tmp_path: Path) 
     ]
 
 
+def test_delimiter_by_configuration(box: Box, tmp_path: Path) -> None:
+    """It decides where the file does not; a file's own declaration goes before it."""
+    box.write(ORDERS + "1.csv", "id,x~day\n1,5~2\n3,7~4\n")
+    box.write(ORDERS + "2.csv", "sep=;\nid,x;day\n5,0;6\n")
+    result = box.run()
+    assert "columns changed" in result.stderr
+    box.database.unlink()
+    command = frozen_loader(tmp_path, '[acme.orders]\ndelimiter = "~"\n')
+    result = box.run(command=command)
+    assert result.returncode == 0, result.stderr
+    assert "columns changed" not in result.stderr
+    assert box.query("select id_x, day from raw.acme_orders order by id_x") == [
+        ("1,5", "2"),
+        ("3,7", "4"),
+        ("5,0", "6"),
+    ]
+    assert box.query("select delimiter from raw.landed_files order by path") == [("~",), (";",)]
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -245,6 +286,9 @@ def test_fallback_encoding_of_files_that_are_not_utf8(box: Box, tmp_path: Path) 
         '[a.b]\nencoding = "hex"',
         "[a.b]\ncolumns = [1]",
         '[a.b]\nfrozen = "no"',
+        '[a.b]\ndelimiter = "||"',
+        "[a.b]\ndelimiter = 1",
+        "[a.b]\ndelimiter = 'x'",
     ],
 )
 def test_settings_that_are_not_understood(settings: str, box: Box, tmp_path: Path) -> None:

@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from ingest.report import Report
+
 from .conftest import LOADER, PROJECT, Box, closing_table, environment, run_load
 
 
@@ -59,6 +63,19 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(box: Box) -> None:
     box.write("acme/orders/b.csv", "a\n2\n")
     lines = box.run().stderr.splitlines()
     assert lines == ["loaded acme/orders/b.csv: 1 rows"]
+
+
+def test_progress_before_anything_is_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ingest.report.LINE_EVERY_SECONDS", 0)
+    with Report().progress("loading", 10, "rows") as advance:
+        advance(0)
+        advance(10)
+    nothing, all_of_it = capsys.readouterr().err.splitlines()
+    assert nothing.startswith("loading: 0 of 10 rows")
+    assert all_of_it.startswith("loading: 10 of 10 rows")
+    assert all_of_it.endswith(", 0 s left")
 
 
 def test_same_bytes_written_again(box: Box) -> None:

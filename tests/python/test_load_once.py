@@ -1,5 +1,6 @@
 """Exactly once: what is in the landing zone is in the warehouse, whatever happened to names."""
 
+import json
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -232,21 +233,29 @@ def test_max_rejects_that_makes_no_sense(text: str) -> None:
 
 def test_dry_run_changes_nothing(box: Box) -> None:
     box.write(ORDERS + "a.csv", A)
-    assert {status for _, _, status in read_dry_run(box)} == {"new"}
+    first = box.load("--dry-run")
+    assert first == {ORDERS + "a.csv": ("~1", "?", "new")}
     assert list(box.database.parent.iterdir()) == [box.landing]
     box.load()
     before = box.database.read_bytes()
-    box.write(ORDERS + "a.csv", B)
-    box.write(ORDERS + "c.csv", C)
-    assert {status for _, _, status in read_dry_run(box)} == {"replaced", "new"}
-    assert box.database.read_bytes() == before
-
-
-def read_dry_run(box: Box) -> list[tuple[str, str, str]]:
+    box.write(ORDERS + "b.csv", B)
+    box.write(ORDERS + "c.csv", f"{C}6\n" + "6,x\n" * 2_000)
+    box.write(ORDERS + "d.csv", '"')
     result = box.run("--dry-run")
-    assert result.returncode == 0, result.stderr
-    lines = [line.split() for line in result.stdout.splitlines()[2:]]
-    return [(words[0], "", next(word for word in words if word.isalpha())) for words in lines]
+    assert closing_table(result.stdout) == {
+        ORDERS + "a.csv": ("1", "0", "unchanged"),
+        ORDERS + "b.csv": ("~2", "?", "new"),
+        ORDERS + "c.csv": ("~2,002", "?", "new"),
+        ORDERS + "d.csv": ("0", "0", "refused"),
+    }
+    lines = box.run("--dry-run", "--json").stdout.splitlines()
+    files = {event["file"]: event for event in map(json.loads, lines) if event["event"] == "file"}
+    counts = {name: (event["rows"], event["rejected"]) for name, event in files.items()}
+    assert counts[ORDERS + "a.csv"] == (1, 0)
+    assert counts[ORDERS + "c.csv"] == (None, None)
+    assert files[ORDERS + "c.csv"]["rows_estimated"] == 2_002
+    assert "rows_estimated" not in files[ORDERS + "a.csv"]
+    assert box.database.read_bytes() == before
 
 
 def test_full_refresh(box: Box) -> None:
@@ -289,6 +298,38 @@ def test_table_dropped_by_hand_and_files_changed(box: Box) -> None:
     box.check_registry()
 
 
+def test_column_type_changed_by_hand(box: Box) -> None:
+    """Nothing is cast into it: it is said what was found, and how to get the text back."""
+    box.write(ORDERS + "a.csv", "id,name\n0005,x\n")
+    box.load()
+    with duckdb.connect(str(box.database)) as warehouse:
+        warehouse.sql("alter table raw.acme_orders alter id type integer")
+    box.write(ORDERS + "b.csv", "id,name\n0006,y\n")
+    told = (
+        "raw.acme_orders.id is INTEGER, expected VARCHAR: change it back with `alter table"
+        ' raw.acme_orders alter column "id" type VARCHAR`, then run with --full-refresh, since'
+        " other types do not keep the files' text"
+    )
+    for arguments in ((), ("--dry-run",), ("--full-refresh",), ("--verify",)):
+        result = box.run(*arguments)
+        assert result.returncode == 1
+        assert told in result.stderr
+        assert "Traceback" not in result.stderr
+    assert box.query("select id from raw.acme_orders") == [(5,)]
+    with duckdb.connect(str(box.database)) as warehouse:
+        warehouse.sql('alter table raw.acme_orders alter column "id" type VARCHAR')
+    box.load("--full-refresh")
+    assert ids(box) == ["0005", "0006"]
+    with duckdb.connect(str(box.database)) as warehouse:
+        warehouse.sql("alter table raw.landed_files alter bytes type varchar")
+        warehouse.sql("create table raw.my_own (id integer)")
+    # Nothing to load, nothing to say: but --verify looks.
+    box.load()
+    told = [line for line in box.run("--verify").stderr.splitlines() if "expected" in line]
+    assert len(told) == 1
+    assert "raw.landed_files.bytes is VARCHAR, expected BIGINT" in told[0]
+
+
 def test_link_to_a_folder_above_is_not_followed(box: Box) -> None:
     """A loop of links ends, and every file is listed once."""
     box.write(ORDERS + "a.csv", A)
@@ -315,6 +356,8 @@ def test_only_some_paths(box: Box, tmp_path: Path) -> None:
 def test_odd_file_names(box: Box) -> None:
     """What a name holds is never a pattern, a partition or a format."""
     names = ["a[1].csv", "a1.csv", "*.csv", "year=2013/x y.CSV", "ü'\"{}.csv", "z.csv.gz.csv"]
+    # A pattern with backslashes would match a file in a folder.
+    names += ["s\\*.csv", "s/1.csv", "s\\[1].csv", "s\\1.csv"]
     for number, name in enumerate(names):
         box.write(ORDERS + name, f"id,name\n{number},x\n")
     box.write("README.md", "not data")

@@ -30,6 +30,8 @@ NAMES = [
         "#1",
         "&",
         "back\\slash",
+        "back\\slash [1]",
+        "\\*?",
         "Zürich 東京 ✈",
         "e\u0301",
         "n" * 200,

