@@ -77,19 +77,19 @@ def main(target: str | None, dry_run: bool) -> None:
     """Run the command. The text of `--help` is the module's."""
     if callable(signal.getsignal(signal.SIGINT)):
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    database = database_path(target)
-    if database.name == ":memory:":
-        raise LoadError("a warehouse in memory has no file to compact: name another target")
-    if not database.exists():
-        raise LoadError(f"there is no warehouse {database}: `python ingest/load.py` makes it")
     try:
+        database = database_path(target)
+        if database.name == ":memory:":
+            raise LoadError("a warehouse in memory has no file to compact: name another target")
+        if not database.exists():
+            raise LoadError(f"there is no warehouse {database}: `python ingest/load.py` makes it")
         with told_plainly(database):
             if dry_run:
                 look(database)
             else:
                 compact(database, Report())
     except KeyboardInterrupt:
-        click.echo(f"Interrupted. {database} is whole.", err=True)
+        click.echo("Interrupted. The warehouse is whole.", err=True)
         sys.exit(INTERRUPTED)
 
 
@@ -106,7 +106,7 @@ def told_plainly(database: Path) -> Iterator[None]:
             reason = f"{error.filename or database}: {(error.strerror or reason).lower()}"
         if "No space left on device" in str(error):
             reason = f"the disk of {database} is full"
-        raise LoadError(f"{reason}. {database} is as it was") from error
+        raise LoadError(f"{reason}. The warehouse is whole") from error
 
 
 def look(database: Path) -> None:

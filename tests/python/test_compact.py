@@ -39,8 +39,8 @@ def run(
     )
 
 
-def everything(database: Path) -> dict:
-    """What DuckDB lists of a file, and a checksum of each table (in order) and of each view."""
+def everything(database: Path, *, views: bool = False) -> dict:
+    """What DuckDB lists of a file, and a checksum of each table (in order), and of each view."""
     with duckdb.connect(str(database), read_only=True) as warehouse:
         found = {
             function: warehouse.sql(
@@ -51,7 +51,8 @@ def everything(database: Path) -> dict:
         }
         relations = warehouse.sql(
             "select schema_name, table_name, true from duckdb_tables() union all"
-            " select schema_name, view_name, false from duckdb_views() where not internal"
+            " select schema_name, view_name, false from duckdb_views() where not internal and $1",
+            params=[views],
         ).fetchall()
         for schema, name, has_order in relations:
             position = "row_number() over ()" if has_order else "0"
@@ -81,8 +82,7 @@ def test_the_same_before_and_after_and_smaller(churned: Box) -> None:
     database.chmod(0o640)
     if not os.geteuid():
         os.chown(database, 12345, 12345)
-    before, old = everything(database), database.stat()
-    assert any("comment" in name or name == "duckdb_views" for name in before)
+    before, old = everything(database, views=True), database.stat()
     said = run(database, "--dry-run").stdout
     assert "36 tables with" in said
     free = float(re.search(r"give back ([\d.,]+) MB", said)[1])
@@ -91,7 +91,7 @@ def test_the_same_before_and_after_and_smaller(churned: Box) -> None:
     assert result.returncode == 0, result.stderr
     after = database.stat()
     assert re.search(r": [\d.]+ MB before, [\d.]+ MB after; [\d.]+ s$", result.stdout.strip())
-    assert everything(database) == before
+    assert everything(database, views=True) == before
     assert old.st_size - after.st_size > max(0.9 * free * 1e6, 0.2 * old.st_size)
     assert (after.st_mode, after.st_uid, after.st_gid, after.st_mtime_ns) == (
         old.st_mode,
@@ -111,7 +111,7 @@ def test_loads_and_builds_go_on_after(churned: Box) -> None:
     churned.write("acme/orders/a.csv", "id\n1\n")
     assert churned.load("--verify")["acme/orders/a.csv"] == ("1", "0", "new")
     churned.check_registry()
-    result = run_dbt("build", database=churned.database)
+    result = run_dbt("build", "--exclude", "resource_type:unit_test", database=churned.database)
     assert result.returncode == 0, result.stdout
 
 
