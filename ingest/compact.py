@@ -312,7 +312,7 @@ def checksum(
 ) -> tuple[int, int | None]:
     """Return the number of rows of a table, and a number that changes with any value in it."""
     return connection.sql(
-        f"select count(*), sum(hash(row)::hugeint) from {quoted(database, *table)} as row"
+        f"select count(*), sum(hash(*columns(*))::hugeint) from {quoted(database, *table)}"
     ).fetchone()
 
 

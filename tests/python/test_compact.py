@@ -57,8 +57,8 @@ def everything(database: Path, *, views: bool = False) -> dict:
         for schema, name, has_order in relations:
             position = "row_number() over ()" if has_order else "0"
             found[schema, name] = warehouse.sql(
-                "select count(*), sum(hash(position, row)::hugeint)"
-                f' from (select {position} as position, row from {schema}."{name}" as row)'
+                "select count(*), sum(hash(*columns(*))::hugeint)"
+                f' from (select *, {position} as position from {schema}."{name}")'
             ).fetchone()
     return found
 
@@ -307,6 +307,30 @@ def test_too_little_disk_space(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match=r"warehouse.duckdb has .* MB free, .* may need .* MB"):
         check_disk(database, Space(size=1 << 62, used=1 << 60, free=0))
     check_disk(database, Space(size=1 << 62, used=1, free=1 << 61))
+
+
+@pytest.mark.parametrize(
+    ("patch", "said"),
+    [
+        ("compact.checksum = lambda of, database, table: (1, database)", "is not the same in the"),
+        ("compact.listed = lambda of, function, database: database", "duckdb_schemas is not"),
+        ("compact.SPARE = 1e12", "make room first"),
+        (
+            "def full(*_): raise OSError(28, 'No space left on device')\ncompact.write_copy = full",
+            "the disk of",
+        ),
+        ("compact.MEMORY_LIMIT = '1MB'", "Out of Memory"),
+    ],
+)
+def test_what_goes_wrong_leaves_the_file_as_it_was(patch: str, said: str, box: Box) -> None:
+    box.write("acme/orders/a.csv", "id\n1\n")
+    box.load()
+    before = box.database.read_bytes()
+    start = f"import sys; sys.path[0] = {str(PROJECT)!r}; from ingest import compact\n"
+    failing = (sys.executable, "-c", f"{start}{patch}\ncompact.main()")
+    assert said in refusal(run(box.database, command=failing))
+    assert left_beside(box.database) == [box.database.name]
+    assert box.database.read_bytes() == before
 
 
 def test_works_from_anywhere_and_through_a_link(churned: Box, tmp_path: Path) -> None:
