@@ -185,7 +185,7 @@ def open_warehouse(target: str | None, *, read_only: bool = False) -> Iterator["
             shutil.rmtree(workspace, ignore_errors=True)
             workspace.mkdir()
     except (duckdb.Error, OSError) as error:
-        raise LoadError(_why_not_opened(database, error)) from None
+        raise LoadError(why_not_opened(database, error)) from None
     try:
         yield Warehouse(connection, workspace)
     except Exception as error:
@@ -217,7 +217,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _why_not_opened(database: Path, error: Exception) -> str:
+def why_not_opened(database: Path, error: Exception) -> str:
+    """Say why DuckDB cannot open a file: who holds it, where somebody does."""
     holder = re.search(r"held in (.*?)\W*PID (\d+)", str(error))
     if holder:
         program, pid = holder.groups()
