@@ -52,7 +52,7 @@ def by_size(results: dict) -> dict[int, dict[str, Summary]]:
 def markdown(results: dict, *, with_plot: bool) -> str:
     """Return everything that the figures say."""
     sizes = by_size(results)
-    parts = [_setting(results), "### Goals", _goals(sizes, results["unchanged"])]
+    parts = [setting(results), "### Goals", _goals(sizes, results["unchanged"])]
     for size, summaries in sizes.items():
         rows = f"{size * results['input']['rows']:,} rows"
         megabytes = f"{size * results['input']['bytes'] / 1e6:,.0f} MB"
@@ -77,7 +77,8 @@ def table(header: tuple[str, ...], rows: list[tuple]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _setting(results: dict) -> str:
+def setting(results: dict) -> str:
+    """Say when and on what machine the figures were measured."""
     machine = results["machine"]
     return (
         f"Measured on {results['date']}: {machine['cpu']}, {machine['cores']} cores,"

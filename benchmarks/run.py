@@ -9,16 +9,11 @@ Writes results.json, the tables in README.md and growth.svg.
 
 import ast
 import json
-import os
-import platform
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 import tomllib
 import venv
 from collections import Counter
@@ -30,31 +25,22 @@ from importlib import metadata
 from pathlib import Path
 
 import click
+from measure import (
+    BENCHMARKS,
+    PROJECT,
+    FailedError,
+    Usage,
+    integers,
+    last_error,
+    machine,
+    measure,
+    write_results,
+)
 from report import LIMIT, LOADER, markdown
 
 # This process stays small and imports no library that it measures: the peak memory that the
 # system reports for a child is at least what its parent held when it started it.
-BENCHMARKS = Path(__file__).resolve().parent
-PROJECT = BENCHMARKS.parent
 PEERS = sorted((BENCHMARKS / "peers").glob("*.py"))
-LIMIT_SECONDS = 30 * 60
-MARKS = re.compile(r"(?<=<!-- results -->\n).*(?=<!-- end of results -->)", re.DOTALL)
-
-
-class FailedError(Exception):
-    """A contestant could not be installed, failed or took too long; the text is its last word."""
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What one process cost, as the system tells when it has ended.
-
-    CPU seconds are those of the process and its children, `peak_bytes` that of the largest one.
-    """
-
-    seconds: float
-    cpu_seconds: float
-    peak_bytes: int
 
 
 @dataclass(frozen=True)
@@ -68,64 +54,6 @@ class Contestant:
     def run(self, csv: Path, database: Path) -> Usage:
         """Load the file into a database that does not exist yet."""
         return measure(self.command(csv, database), database)
-
-
-def measure(command: list[str | Path], database: Path) -> Usage:
-    """Run a command to its end and return what it cost. Raises FailedError."""
-    # Nobody pays for what the contestant before left to be written to disk.
-    os.sync()
-    with tempfile.TemporaryFile("w+") as log:
-        started = time.perf_counter()
-        process = subprocess.Popen(
-            list(map(str, command)),
-            env=environment(database),
-            cwd=database.parent,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        alarm = threading.Timer(LIMIT_SECONDS, os.killpg, (process.pid, signal.SIGKILL))
-        alarm.daemon = True
-        alarm.start()
-        try:
-            _, status, usage = os.wait4(process.pid, 0)
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-        finally:
-            alarm.cancel()
-        seconds = time.perf_counter() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode == -signal.SIGKILL:
-            raise FailedError(f"killed after {seconds:.0f} s: out of time or of memory")
-        if process.returncode:
-            log.seek(0)
-            raise FailedError(last_error(log.read()))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return Usage(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit)
-
-
-def environment(database: Path) -> dict[str, str]:
-    """Return the environment of every contestant: compiled bytecode, no telemetry, a home here."""
-    ours = ("ONTIME_", "DBT_", "PYTHONDONTWRITEBYTECODE")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    return kept | {
-        "ONTIME_DUCKDB_PATH": str(database),
-        "HOME": str(database.parent),
-        "RUNTIME__DLTHUB_TELEMETRY": "false",
-        "DISABLE_TELEMETRY": "true",
-        "MELTANO_SEND_ANONYMOUS_USAGE_STATS": "false",
-    }
-
-
-def last_error(output: str) -> str:
-    """Return the line that says what went wrong, without addresses and folders."""
-    lines = [line.strip(" │╰─") for line in output.splitlines()]
-    lines = [line for line in lines if line and not line.startswith("WARNING")] or ["no output"]
-    errors = [line for line in lines if re.match(r"(ERROR|[\w.]*(Error|Exception))\b", line)]
-    line = re.sub(r"\w+://\S+?(?=:?(\s|$))", "<address>", (errors or lines)[-1])
-    return re.sub(r"(?<![\w.<])/\S+/", "", line).replace("`", "'")[:200]
 
 
 def own_contestants() -> list[Contestant]:
@@ -189,23 +117,6 @@ def peer_versions(script: Path, work: Path) -> dict[str, str]:
     installed = {each["name"].lower().replace("_", "-"): each["version"] for each in packages}
     names = [re.match(r"[\w-]+", dependency)[0] for dependency in dependencies(script)]
     return {name: installed[name] for name in names}
-
-
-def machine() -> dict[str, str | int]:
-    """Describe the machine."""
-    cpu = platform.processor() or platform.machine()
-    system = f"{platform.system()} {re.match(r'[0-9.]*', platform.release())[0]}"
-    if Path("/proc/cpuinfo").exists():
-        model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-        cpu = model[1] if model else cpu
-        system = f"{platform.freedesktop_os_release()['PRETTY_NAME']}, {system}"
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "os": system,
-        "python": platform.python_version(),
-    }
 
 
 def landed(work: Path, zone: str, file: str = "flights.csv") -> Path:
@@ -393,13 +304,6 @@ def race(
     return measured
 
 
-def integers(_context: object, _parameter: object, text: str) -> list[int]:
-    """Parse an option such as 1,10,30."""
-    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
-        raise click.BadParameter(f"{text!r}: expected numbers, such as 1,10,30")
-    return sorted(map(int, text.split(",")))
-
-
 @click.command(help=__doc__)
 @click.option(
     "--sizes", default="1,10,30,90", show_default=True, callback=integers, help="Times the input."
@@ -478,8 +382,7 @@ def main(
             picture = [set_up(script, work), script, out / "results.json", out / "growth.svg"]
             subprocess.run(picture, check=True)
     text = markdown(results, with_plot=plot)
-    readme = (BENCHMARKS / "README.md").read_text()
-    (out / "README.md").write_text(MARKS.sub(lambda _: f"\n{text}\n\n", readme))
+    write_results(text, "results", out)
     click.echo(text)
 
 

@@ -48,6 +48,7 @@ from tenacity import (
 from urllib3.exceptions import HTTPError, InvalidHeader, LocationParseError, ReadTimeoutError
 from urllib3.util import Retry, parse_url
 
+from ingest.landing import sync
 from ingest.report import Report, table
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -630,15 +631,6 @@ def months(first: date, last: date) -> Iterator[date]:
     """Yield the first day of each month from `first` to `last`, both included."""
     for number in range(first.year * 12 + first.month - 1, last.year * 12 + last.month):
         yield date(number // 12, number % 12 + 1, 1)
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def check_answer(response: requests.Response, *, is_range: bool) -> None:

@@ -79,6 +79,15 @@ def file_stamp(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns // 1000
 
 
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
 def is_new(landing: Path) -> bool:
     """Tell whether nothing was put into `landing` yet, a sample cut short aside."""
     if not landing.is_dir():

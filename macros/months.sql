@@ -79,10 +79,10 @@
 
 {#- Query: the last event of each part of a node. -#}
 {% macro latest_events(node_name) %}
-    select part, made_of, event, event_number
+    select part, made_of, event_type, event_number
     from (
         select
-            part, made_of, event, event_number,
+            part, made_of, event_type, event_number,
             row_number() over (partition by part order by event_number desc) as events_since
         from {{ build_events() }}
         where node_name = '{{ node_name }}'
@@ -193,7 +193,7 @@
 
 {#- Statement: add an event for each part that a query names, with what it is made of. -#}
 {% macro add_events(query, node_name, event) -%}
-    insert into {{ build_events() }} (node_name, part, event_number, event, made_of, happened_at)
+    insert into {{ build_events() }} (node_name, part, event_number, event_type, made_of, happened_at)
     select
         '{{ node_name }}',
         happened.part,

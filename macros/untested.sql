@@ -21,7 +21,8 @@
 {#- What a singular test reads of a relation. -#}
 {% macro untested(relation) -%}
     {%- set condition = untested_parts(relation) -%}
-    {{ "(select * from " ~ relation ~ " where " ~ condition ~ ")" if condition else relation }}
+    {{ "(select * from " ~ relation ~ " where " ~ condition ~ ") as untested_rows" if condition
+        else relation }}
 {%- endmacro %}
 
 {#- The condition that leaves a relation's untested rows; nothing where all are to be tested. -#}
@@ -45,7 +46,7 @@
             else latest_events(node.name if rule.of == 'itself' else rule.of)
         ).rows -%}
         {%- set untested = [] -%}
-        {%- for part in parts if part['event'] != 'tested' -%}
+        {%- for part in parts if part['event_type'] != 'tested' -%}
             {%- do untested.append(literal | format(part['part'])) -%}
         {%- endfor -%}
         {{- return(
@@ -63,10 +64,10 @@
         landed_files.file_id as made_of,
         min(case
             when files.part is null then 'built'
-            when ranked.raw_file_id is not null and coalesce(months.event, '') <> 'tested'
+            when ranked.raw_file_id is not null and coalesce(months.event_type, '') <> 'tested'
                 then 'built'
             else 'tested'
-        end) as event
+        end) as event_type
     from {{ graph.sources['source.ontime.ingest.landed_files'].relation_name }} as landed_files
     left join ({{ latest_events('raw') }}) as files on landed_files.file_id = files.part
     left join {{ graph.nodes['model.ontime.int_flight_files_ranked'].relation_name }} as ranked
@@ -88,11 +89,11 @@
             {%- for node in graph.nodes.values() if node.config.meta.made_from -%}
                 {%- do run_query(add_events(
                     "select * from (" ~ latest_events(node.name) ~ ") as events"
-                    ~ " where event = 'built'", node.name, 'tested'
+                    ~ " where event_type = 'built'", node.name, 'tested'
                 )) -%}
             {%- endfor -%}
             {{ add_events(
-                "select * from (" ~ files_with_events() ~ ") as files where event <> 'tested'",
+                "select * from (" ~ files_with_events() ~ ") as files where event_type <> 'tested'",
                 'raw', 'tested'
             ) }}
         {%- endif -%}

@@ -6,7 +6,7 @@ with no_events as (
     select
         cast(null as {{ dbt.type_string() }}) as node_name,
         cast(null as {{ dbt.type_string() }}) as part,
-        cast(null as {{ dbt.type_string() }}) as event,
+        cast(null as {{ dbt.type_string() }}) as event_type,
         cast(null as {{ dbt.type_string() }}) as made_of,
         cast(null as {{ dbt.type_bigint() }}) as event_number,
         cast(null as {{ dbt.type_timestamp() }}) as happened_at

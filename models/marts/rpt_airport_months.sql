@@ -1,4 +1,6 @@
-{{ config(**by_month('rpt_route_months', lookups={'dim_airports': ['airport_code', 'airport_name']})) }}
+{{ config(**by_month('rpt_route_months', lookups={
+    'dim_airports': ['airport_code', 'airport_name'],
+})) }}
 
 with routes as (
 

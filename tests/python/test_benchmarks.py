@@ -1,12 +1,36 @@
-"""The benchmark's command, on an input so small that its figures mean nothing."""
+"""The benchmarks' commands, on inputs so small that their figures mean nothing."""
 
+import csv
+import io
 import json
 import re
 import subprocess
 import sys
+import zipfile
+from collections import Counter
+from datetime import date
 from pathlib import Path
 
+import pytest
+
+from benchmarks.prezip import oklahoma, put_month, templates
+from ingest.fetch import BTS_NAMES, check_zip
+
 from .conftest import PROJECT
+
+
+def tables_in(text: str) -> dict[str, list[list[str]]]:
+    """The cells of each Markdown table, by the title before it."""
+    return {
+        title: [[cell.strip() for cell in line.strip("|").split("|")] for line in body.splitlines()]
+        for title, body in re.findall(r"^### (.*)\n\n(\|(?:.*\n)+?)\n", text, re.MULTILINE)
+    }
+
+
+def flights_in(path: Path) -> list[dict[str, str]]:
+    with zipfile.ZipFile(path) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".csv"))
+        return list(csv.DictReader(io.StringIO(archive.read(name).decode())))
 
 
 def test_benchmark_writes_its_tables(landing: Path, tmp_path: Path) -> None:
@@ -34,10 +58,7 @@ def test_benchmark_writes_its_tables(landing: Path, tmp_path: Path) -> None:
     assert results["failures"] == {}
 
     text = (out / "README.md").read_text()
-    tables = {
-        title: [[cell.strip() for cell in line.strip("|").split("|")] for line in body.splitlines()]
-        for title, body in re.findall(r"^### (.*)\n\n(\|(?:.*\n)+?)\n", text, re.MULTILINE)
-    }
+    tables = tables_in(text)
     assert len(tables["Goals"]) == 2 + 5
     for title in ("1x: 100 rows, 0 MB", "2x: 200 rows, 0 MB"):
         assert {row[0] for row in tables[title][2:]} == {"limit", "**ontime**"}
@@ -47,3 +68,83 @@ def test_benchmark_writes_its_tables(landing: Path, tmp_path: Path) -> None:
     assert survival["limit"][-2:] == ["25 of 27 cells", "`quoted_empty`"]
     before, after = ((PROJECT / "benchmarks" / "README.md").read_text(), text)
     assert before.split("<!-- results -->")[0] == after.split("<!-- results -->")[0]
+
+
+@pytest.mark.parametrize("month", [date(2018, 2, 1), date(2020, 2, 1), date(2022, 12, 1)])
+def test_months_are_such_as_bts_publishes(month: date, tmp_path: Path) -> None:
+    """Of known layout; each flight once; days and carriers as they should be."""
+    path = tmp_path / BTS_NAMES[0].format(month)
+    put_month(tmp_path, month, templates(), 20_000, 1)
+    check_zip(path, month, 20_000)
+    rows = flights_in(path)
+    assert len(rows) == 20_000
+    identity = ("FlightDate", "Reporting_Airline", "Flight_Number_Reporting_Airline", "Origin",
+                "Dest", "CRSDepTime")  # fmt: skip
+    assert len({tuple(row[name] for name in identity) for row in rows}) == 20_000
+    for row in rows:
+        day = date.fromisoformat(row["FlightDate"])
+        said = [int(row[name]) for name in ("Year", "Quarter", "Month", "DayofMonth", "DayOfWeek")]
+        assert said == [
+            *(day.year, (day.month + 2) // 3, day.month, day.day, day.isoweekday())
+        ]  # fmt: skip
+        assert (day.year, day.month) == (month.year, month.month)
+    days = Counter(row["FlightDate"] for row in rows)
+    assert max(days.values()) < 1.25 * min(days.values())
+    real = oklahoma()
+    for column, of_real in (("Reporting_Airline", "OP_UNIQUE_CARRIER"), ("Cancelled", "CANCELLED")):
+        shares = Counter(row[of_real] for row in real)
+        drawn = Counter(row[column].removesuffix(".00") for row in rows)
+        assert drawn.keys() == shares.keys()
+        for value, count in shares.items():
+            assert abs(drawn[value] / 20_000 - count / len(real)) < 0.01
+    late = [row for row in rows if row["ArrDelay"] and float(row["ArrDelay"]) >= 15]
+    causes = [name for name in rows[0] if re.fullmatch(r"[A-Z]\w+Delay", name)]
+    causes = [name for name in causes if name not in ("DepDelay", "ArrDelay", "DivArrDelay")]
+    assert len(causes) == 5
+    assert all(sum(float(row[name]) for name in causes) == float(row["ArrDelay"]) for row in late)
+
+
+def test_months_are_the_same_by_the_same_numbers(tmp_path: Path) -> None:
+    month, real = date(2018, 1, 1), templates()
+    name = BTS_NAMES[0].format(month)
+    made = {}
+    for folder, *numbers in (("a", 1), ("b", 1), ("other seed", 2), ("corrected", 1, 10)):
+        put_month(tmp_path / folder, month, real, 3_000, *numbers)
+        made[folder] = [tuple(row.values()) for row in flights_in(tmp_path / folder / name)]
+    assert made["a"] == made["b"] != made["other seed"]
+    assert set(made["corrected"]) < set(made["a"])
+    assert 2_600 < len(made["corrected"]) < 2_800
+
+
+def test_months_benchmark_writes_its_tables(tmp_path: Path) -> None:
+    """Every step is measured, and the marts hold what the files do."""
+    command = [sys.executable, PROJECT / "benchmarks" / "months.py"]
+    options = {"months": 1, "flights": 1000, "work": tmp_path / "work", "out": tmp_path / "out"}
+    arguments = [f"--{name}={value}" for name, value in options.items()]
+    result = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stderr
+
+    results = json.loads((tmp_path / "out" / "months.json").read_text())
+    [course] = results["courses"]
+    assert [(each["step"], each["command"]) for each in course["measured"]] == [
+        *((step, command) for step in ("fill", "add", "correct", "nothing")
+          for command in ("load", "build")),
+        ("compact", "compact"),
+    ]  # fmt: skip
+    for each in course["measured"]:
+        assert min(each["seconds"], each["cpu_seconds"], each["peak_bytes"]) > 0
+    assert 1_950 < course["flights"] < 2_000
+    assert 700_000 < course["csv_bytes"] < 1_000_000
+    assert course["bytes_after"] < course["bytes_before"]
+    # The months stay for the next run, and nothing else.
+    left = {path.name for path in (tmp_path / "work").rglob("*") if path.is_file()}
+    assert left == {BTS_NAMES[0].format(date(2018, month, 1)) for month in (1, 2)}
+
+    tables = tables_in((tmp_path / "out" / "README.md").read_text())
+    met = [row[3] for row in tables["Goals for months"][2:]]
+    assert met[0] in ("yes", "**no**")
+    assert met[1:] == ["not measured"] * 2
+    assert len(tables["1 month"]) == 2 + 9
+    assert tables["The file"][2][:2] == ["1", f"{course['flights']:,}"]
+    # What the other benchmark wrote stays.
+    assert "Goals" in tables

@@ -1,7 +1,6 @@
 """The BTS on-time files in each of their shapes, against what BTS publishes of the same flights."""
 
 import csv
-import gzip
 import io
 import zipfile
 from collections import Counter
@@ -10,36 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.prezip import OKLAHOMA, as_prezip, iso, of_download_page, oklahoma
+
 from .conftest import PROJECT, Box, run_dbt
 
 FIXTURES = PROJECT / "tests" / "fixtures" / "bts"
-OKLAHOMA = FIXTURES / "selectfields_oklahoma_2023_01.csv.gz"
 PREZIP_2016 = FIXTURES / "prezip_2016_01_first_rows.csv"
 PREZIP_2023 = FIXTURES / "On_Time_Reporting_Carrier_On_Time_Performance_1987_present_2023_1.zip"
 FOLDER = "bts/on_time/"
 MODELS_ALONE = ("--exclude", "resource_type:test", "resource_type:unit_test")
 
-# What the monthly files call differently from the download page, but for case and underscores.
-OTHER_NAMES = {
-    "FlightDate": "FL_DATE",
-    "Reporting_Airline": "OP_UNIQUE_CARRIER",
-    "DOT_ID_Reporting_Airline": "OP_CARRIER_AIRLINE_ID",
-    "IATA_CODE_Reporting_Airline": "OP_CARRIER",
-    "Tail_Number": "TAIL_NUM",
-    "Flight_Number_Reporting_Airline": "OP_CARRIER_FL_NUM",
-    "UniqueCarrier": "OP_UNIQUE_CARRIER",
-    "AirlineID": "OP_CARRIER_AIRLINE_ID",
-    "Carrier": "OP_CARRIER",
-    "FlightNum": "OP_CARRIER_FL_NUM",
-    "OriginState": "ORIGIN_STATE_ABR",
-    "OriginStateName": "ORIGIN_STATE_NM",
-    "DestState": "DEST_STATE_ABR",
-    "DestStateName": "DEST_STATE_NM",
-    "DepDelayMinutes": "DEP_DELAY_NEW",
-    "DepartureDelayGroups": "DEP_DELAY_GROUP",
-    "ArrDelayMinutes": "ARR_DELAY_NEW",
-    "ArrivalDelayGroups": "ARR_DELAY_GROUP",
-}
 EXPO = (
     "Year,Month,DayofMonth,DayOfWeek,DepTime,CRSDepTime,ArrTime,CRSArrTime,UniqueCarrier,FlightNum,"
     "TailNum,ActualElapsedTime,CRSElapsedTime,AirTime,ArrDelay,DepDelay,Origin,Dest,Distance,"
@@ -47,50 +26,13 @@ EXPO = (
     "SecurityDelay,LateAircraftDelay"
 ).split(",")
 CLOCKS = {"CRS_DEP_TIME", "DEP_TIME", "CRS_ARR_TIME", "ARR_TIME"}
-DECIMALS = {
-    "DEP_DELAY", "DEP_DELAY_NEW", "DEP_DEL15", "TAXI_OUT", "TAXI_IN", "ARR_DELAY", "ARR_DELAY_NEW",
-    "ARR_DEL15", "CANCELLED", "DIVERTED", "ACTUAL_ELAPSED_TIME", "AIR_TIME", "FLIGHTS", "DISTANCE",
-    "CARRIER_DELAY", "WEATHER_DELAY", "NAS_DELAY", "SECURITY_DELAY", "LATE_AIRCRAFT_DELAY",
-}  # fmt: skip
 # What a file of the data expo cannot say.
 NOT_IN_EXPO = "diversion_airport_landings, diversion_arrival_delay_minutes, is_destination_reached"
 LINEAGE = "raw_file_id, raw_row_number"
 
 
-def oklahoma() -> list[dict[str, str]]:
-    with gzip.open(OKLAHOMA, "rt", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def of_download_page(name: str, row: dict[str, str]) -> str:
-    """The name that the download page has for a column of the monthly files, or nothing."""
-    plain = {each.replace("_", "").lower(): each for each in row}
-    name = OTHER_NAMES.get(name, plain.get(name.replace("_", "").lower(), ""))
-    return name if name in row else ""
-
-
-def iso(date: str) -> str:
-    month, day, year = date.split(" ")[0].split("/")
-    return f"{year}-{int(month):02}-{int(day):02}"
-
-
-def as_prezip(rows: list[dict[str, str]], header: list[str]) -> str:
-    """Write rows as the monthly files are written: decimals, quoted texts, a comma at the end."""
-    out = io.StringIO()
-    out.write("".join(f'"{name}",' for name in header) + "\n")
-    columns = [of_download_page(name, rows[0]) for name in header]
-    for row in rows:
-        for column in columns:
-            value = row.get(column, "")
-            if column == "FL_DATE":
-                value = iso(value)
-            elif column in DECIMALS and value:
-                value = f"{value}.00"
-            elif column in CLOCKS or not value.lstrip("-").isdigit():
-                value = f'"{value}"' if column else value
-            out.write(f"{value},")
-        out.write("\n")
-    return out.getvalue()
+def prezip(rows: list[dict[str, str]], header: list[str]) -> str:
+    return "".join(f"{line}\n" for line in as_prezip(rows, header))
 
 
 def as_expo(rows: list[dict[str, str]]) -> bytes:
@@ -288,9 +230,18 @@ def test_reports_agree_with_the_records(built_oklahoma: Box) -> None:
     assert turns[0] > 3000
 
 
+def test_the_monthly_layout_is_that_of_the_real_file() -> None:
+    """Flights of the download page, rewritten, are the lines of the monthly file, to the letter."""
+    with zipfile.ZipFile(PREZIP_2023) as archive:
+        header, *lines = archive.read(archive.namelist()[0]).decode().splitlines()
+    rewritten = prezip(oklahoma(), header_of(PREZIP_2023)).splitlines()
+    assert rewritten[0] == header
+    assert set(lines) - set(rewritten[1:]) == set()
+
+
 SHAPES = {
-    "monthly_since_2018.csv": lambda rows: as_prezip(rows, header_of(PREZIP_2023)),
-    "monthly_until_2017.csv": lambda rows: as_prezip(rows, header_of(PREZIP_2016)),
+    "monthly_since_2018.csv": lambda rows: prezip(rows, header_of(PREZIP_2023)),
+    "monthly_until_2017.csv": lambda rows: prezip(rows, header_of(PREZIP_2016)),
     "expo.csv": as_expo,
 }
 

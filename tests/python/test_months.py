@@ -69,7 +69,7 @@ def built(box: Box, model: str) -> list[str]:
     """The months of a model that the last run built."""
     query = f"""
         select part from intermediate.int_build_events
-        where node_name = '{model}' and event = 'built'
+        where node_name = '{model}' and event_type = 'built'
         and happened_at = (select max(happened_at) from intermediate.int_build_events)
         order by part
     """

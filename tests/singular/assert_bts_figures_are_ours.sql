@@ -17,7 +17,7 @@
 
 with staged as (
 
-    select * from {{ untested(ref('stg_bts__flights')) }} as staged_flights
+    select * from {{ untested(ref('stg_bts__flights')) }}
 
 ),
 
@@ -49,7 +49,7 @@ flights as (
                 then least(cast(floor(distance_miles / 250.0) as integer) + 1, 11)
         end as distance_group
 
-    from {{ untested(ref('fct_flights')) }} as built_flights
+    from {{ untested(ref('fct_flights')) }}
     where source = 'bts'
 
 ),
@@ -57,13 +57,11 @@ flights as (
 compared as (
 
     select
-        staged.raw_file_id,
-        flights.flight_month,
         {%- for _, reported, computed in figures %}
-        staged.{{ reported }} is not null and {{ computed }} is not null as is_known_{{ loop.index }},
-        staged.{{ reported }} <> ({{ computed }}) as is_other_{{ loop.index }}
-        {{- "," if not loop.last }}
+        staged.{{ reported }} = ({{ computed }}) as is_same_{{ loop.index }},
         {%- endfor %}
+        staged.raw_file_id,
+        flights.flight_month
 
     from staged
     inner join
@@ -77,13 +75,12 @@ compared as (
 counted as (
 
     select
-        raw_file_id,
-        flight_month,
         {%- for _ in figures %}
-        sum(case when is_known_{{ loop.index }} then 1 else 0 end) as flights_{{ loop.index }},
-        sum(case when is_other_{{ loop.index }} then 1 else 0 end) as exceptions_{{ loop.index }}
-        {{- "," if not loop.last }}
+        count(is_same_{{ loop.index }}) as flights_{{ loop.index }},
+        sum(case when not is_same_{{ loop.index }} then 1 else 0 end) as others_{{ loop.index }},
         {%- endfor %}
+        raw_file_id,
+        flight_month
 
     from compared
     group by raw_file_id, flight_month
@@ -96,9 +93,9 @@ select
     flight_month,
     '{{ figure }}' as figure,
     flights_{{ loop.index }} as flights,
-    exceptions_{{ loop.index }} as exceptions
+    others_{{ loop.index }} as exceptions
 
 from counted
-where exceptions_{{ loop.index }} * 1000 > flights_{{ loop.index }}
+where others_{{ loop.index }} * 1000 > flights_{{ loop.index }}
 {{ "union all" if not loop.last }}
 {%- endfor %}

@@ -2,13 +2,13 @@
 -- but one, which fell into the hour that daylight saving skipped on 10 March 2013.
 with staged as (
 
-    select * from {{ untested(ref('stg_nycflights13__flights')) }} as staged_flights
+    select * from {{ untested(ref('stg_nycflights13__flights')) }}
 
 ),
 
 flights as (
 
-    select * from {{ untested(ref('fct_flights')) }} as built_flights
+    select * from {{ untested(ref('fct_flights')) }}
 
 ),
 

@@ -1,6 +1,6 @@
 -- Since June 2003 a flight that arrived 15 minutes late or more has causes that sum to its delay,
--- and no other has any. In the 6,068 flights measured there is no exception; a month of
--- a file with more than one in a thousand is not understood rightly, and is shown with their number.
+-- and no other has any. In the 6,068 flights measured there is no exception; a month of a file with
+-- more than one in a thousand is not understood rightly, and is shown with their number.
 with flights as (
 
     select
@@ -20,7 +20,7 @@ with flights as (
         + coalesce(security_delay_minutes, 0)
         + coalesce(late_aircraft_delay_minutes, 0) as cause_minutes
 
-    from {{ untested(ref('fct_flights')) }} as built_flights
+    from {{ untested(ref('fct_flights')) }}
     where source = 'bts' and flight_date >= cast('2003-06-01' as date)
 
 ),

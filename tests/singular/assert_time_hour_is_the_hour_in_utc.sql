@@ -2,7 +2,7 @@
 -- schedule and the airport's time zone is the same for every flight.
 with staged as (
 
-    select * from {{ untested(ref('stg_nycflights13__flights')) }} as staged_flights
+    select * from {{ untested(ref('stg_nycflights13__flights')) }}
 
 ),
 
@@ -15,7 +15,7 @@ flights as (
         cast({{ dbt.date_trunc('hour', 'scheduled_departure_at') }} as {{ dbt.type_timestamp() }})
             as scheduled_departure_hour_at
 
-    from {{ untested(ref('fct_flights')) }} as built_flights
+    from {{ untested(ref('fct_flights')) }}
 
 )
 
