@@ -27,7 +27,7 @@ $(WAREHOUSE): FORCE | $(VENV)/.runtime
 # dbt itself builds only the months that changed: where more than the warehouse did, all are built.
 # A build that fails leaves no stamp: the next `make` builds again.
 $(WAREHOUSE).built: $(WAREHOUSE) $(DBT_FILES) $(VENV)/.runtime
-	$(BIN)/dbt build $(if $(filter-out $(WAREHOUSE),$?),--full-refresh)
+	$(BIN)/dbt build $(if $(filter $(DBT_FILES) $(VENV)/.runtime,$?),--full-refresh)
 	@touch "$@"
 
 test: $(VENV)/.test ## Set up with the test tools, run all tests (some of them: make test ARGS="-k name")

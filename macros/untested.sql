@@ -28,26 +28,25 @@
 {#- The condition that leaves a relation's untested rows; nothing where all are to be tested. -#}
 {% macro untested_parts(relation) %}
     {%- if not execute or flags.WHICH != 'build' or flags.FULL_REFRESH -%}{{- return('') -}}{%- endif -%}
-    {%- for name in ('int_build_events', 'int_flight_files_ranked') -%}
-        {%- set node = graph.nodes['model.ontime.' ~ name] -%}
-        {%- if not adapter.get_relation(node.database, node.schema, node.alias) -%}
-            {{- return('') -}}
-        {%- endif -%}
-    {%- endfor -%}
+    {%- if not (is_built('int_build_events') and is_built('int_flight_files_ranked')) -%}
+        {{- return('') -}}
+    {%- endif -%}
     {%- for node in graph.nodes.values() | list + graph.sources.values() | list
         if node.resource_type in ('model', 'source')
         and node.schema == relation.schema
         and (node.identifier or node.alias) == relation.identifier
         and node.config.meta.tested_by -%}
         {%- set rule = node.config.meta.tested_by -%}
-        {%- set literal = "cast('%s' as date)" if rule.column == 'flight_month' else "'%s'" -%}
         {%- set parts = run_query(
             files_with_events() if rule.of == 'raw'
             else latest_events(node.name if rule.of == 'itself' else rule.of)
         ).rows -%}
         {%- set untested = [] -%}
         {%- for part in parts if part['event_type'] != 'tested' -%}
-            {%- do untested.append(literal | format(part['part'])) -%}
+            {%- do untested.append(
+                "'" ~ part['file_id'] ~ "'" if rule.of == 'raw'
+                else "cast('" ~ part['part'] ~ "' as date)"
+            ) -%}
         {%- endfor -%}
         {{- return(
             '' if untested | length == parts | length
@@ -57,11 +56,20 @@
     {{- return('') -}}
 {% endmacro %}
 
-{#- Query: the files whose rows are loaded; each is tested when it and all its months are. -#}
+{#-
+    Query: the loads whose rows are there. One is tested when it and all months of its flights are:
+    tests that compare staging with marts read both.
+-#}
 {% macro files_with_events() -%}
+    {%- set part = dbt.concat([
+        'landed_files.source_name', "'/'", 'landed_files.table_name', "' '",
+        'landed_files.file_id', "'@'", 'landed_files._dlt_load_id',
+    ]) -%}
     select
-        landed_files.file_id as part,
+        {{ part }} as part,
+        landed_files.file_id,
         landed_files.file_id as made_of,
+        landed_files.loaded_at,
         min(case
             when files.part is null then 'built'
             when ranked.raw_file_id is not null and coalesce(months.event_type, '') <> 'tested'
@@ -69,18 +77,19 @@
             else 'tested'
         end) as event_type
     from {{ graph.sources['source.ontime.ingest.landed_files'].relation_name }} as landed_files
-    left join ({{ latest_events('raw') }}) as files on landed_files.file_id = files.part
+    left join ({{ latest_events('raw') }}) as files on {{ part }} = files.part
     left join {{ graph.nodes['model.ontime.int_flight_files_ranked'].relation_name }} as ranked
-        on landed_files.file_id = ranked.raw_file_id
+        on landed_files.source_name = ranked.source and landed_files.file_id = ranked.raw_file_id
     left join ({{ latest_events('fct_flights') }}) as months
         on cast(ranked.flight_month as {{ dbt.type_string() }}) = months.part
     where landed_files.is_current
-    group by landed_files.file_id
+    group by {{ part }}, landed_files.file_id, landed_files.loaded_at
 {%- endmacro %}
 
 {#- At the end of a run in which every test passed: what was new is tested. -#}
 {% macro note_tested(results) %}
-    {%- if execute and flags.WHICH in ('build', 'test') -%}
+    {%- if execute and flags.WHICH in ('build', 'test') and not flags.EMPTY
+        and is_built('int_flight_files_ranked') -%}
         {%- set passed = results | selectattr('status', 'equalto', 'pass')
             | map(attribute='node.unique_id') | list -%}
         {%- set missing = graph.nodes.values() | selectattr('resource_type', 'equalto', 'test')
@@ -92,9 +101,11 @@
                     ~ " where event_type = 'built'", node.name, 'tested'
                 )) -%}
             {%- endfor -%}
+            {#- A file that was loaded meanwhile was not tested. -#}
             {{ add_events(
-                "select * from (" ~ files_with_events() ~ ") as files where event_type <> 'tested'",
-                'raw', 'tested'
+                "select * from (" ~ files_with_events() ~ ") as files where event_type <> 'tested'"
+                ~ " and loaded_at < cast('" ~ run_started_at.strftime("%Y-%m-%d %H:%M:%S")
+                ~ "+00:00' as timestamp with time zone)", 'raw', 'tested'
             ) }}
         {%- endif -%}
     {%- endif -%}

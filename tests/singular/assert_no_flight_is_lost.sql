@@ -1,5 +1,7 @@
 -- Every staged record is unioned, and every unioned one is a row of fct_flights, once, or
 -- superseded by another record of the same flight, which is: joins lose and double nothing.
+{%- set untested_files = untested_parts(ref('stg_bts__flights')) %}
+
 with staged as (
 
     select
@@ -21,6 +23,7 @@ with staged as (
 unioned as (
 
     select * from {{ ref('int_flights_unioned') }}
+    {% if untested_files %}where {{ untested_files }}{% endif %}
 
 ),
 
