@@ -10,13 +10,13 @@ then gives the new file the old one's name. Nobody else may have the file open m
 
 Exit codes: 0 the file was compacted, or there was nothing to gain; 1 it was left as it was, and the
 message says why; 2 the command line is wrong; 130 interrupted. Whatever happens, the file is whole:
-the old one or the new one. What an interrupted run leaves behind is removed by the next.
+the old one or the new one. What a killed run leaves behind is removed by the next.
 """
 
 import fcntl
+import glob
 import os
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -27,20 +27,20 @@ from pathlib import Path
 if __name__ == "__main__":
     # Run as a script, Python looks for modules in this folder; `ingest` itself lies above it.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
-    # Ctrl-C while the libraries are imported: there is nothing to undo, and no traceback to show.
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    from ingest import interrupts
+
+    interrupts.end_at_once()
 
 import click
 import duckdb
 
+from ingest import interrupts
 from ingest.errors import LoadError
 from ingest.landing import sync
 from ingest.on_duckdb import database_path, why_not_opened
 from ingest.profile import read_target
 from ingest.report import Report
 
-INTERRUPTED = 130
 # What DuckDB may take, whatever the size of the file: left alone, it takes most of the machine's.
 MEMORY_LIMIT = "1GB"
 # How much larger than the blocks in use the new file may get: compression is chosen anew.
@@ -76,8 +76,7 @@ class Space:
 @click.option("--dry-run", is_flag=True, help="Say what would likely be gained, do nothing.")
 def main(target: str | None, dry_run: bool) -> None:
     """Run the command. The text of `--help` is the module's."""
-    if callable(signal.getsignal(signal.SIGINT)):
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupts.raise_them()
     try:
         settings = read_target(target)
         if settings["type"] != "duckdb":
@@ -97,7 +96,7 @@ def main(target: str | None, dry_run: bool) -> None:
                 compact(database, Report())
     except KeyboardInterrupt:
         click.echo("Interrupted. The warehouse is whole.", err=True)
-        sys.exit(INTERRUPTED)
+        sys.exit(interrupts.INTERRUPTED)
 
 
 @contextmanager
@@ -139,35 +138,34 @@ def compact(database: Path, report: Report) -> None:
     started = time.perf_counter()
     # A link stays one: the file that it leads to is replaced.
     database = database.resolve()
-    folder = database.with_name(f"{database.name}.compact")
+    # Of this process alone: what another one has under way is never removed with it.
+    folder = database.with_name(f"{database.name}.compact-{os.getpid()}")
     new = folder / database.name
-    with opened(database) as connection:
-        # Nobody else can have it open now: a folder that is there is a leftover.
-        shutil.rmtree(folder, ignore_errors=True)
-        connection.execute("checkpoint")
-        space = space_of(connection, database)
-        check_disk(database, space)
-        report.say("compacting", f"{database}: {content_in_words(connection)}, {in_mb(space.size)}")
-        try:
+    try:
+        with opened(database) as connection:
+            # Nobody else can have it open now: a folder that is there is a leftover.
+            for leftover in database.parent.glob(f"{glob.escape(database.name)}.compact*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            connection.execute("checkpoint")
+            space = space_of(connection, database)
+            check_disk(database, space)
+            content = content_in_words(connection)
+            report.say("compacting", f"{database}: {content}, {in_mb(space.size)}")
             folder.mkdir()
             write_copy(connection, new, report)
             gain = space.size - new.stat().st_size
-            if gain <= 0:
-                shutil.rmtree(folder)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        # Only looked at: DuckDB would lose its lock if this process opened and closed the file.
-        stamp = stamp_of(database)
-    if gain > 0:
-        with locked(database, stamp):
-            # On the disk before it has the name. The new one is the old one's in all but size.
-            shutil.copystat(database, new)
-            os.chown(new, database.stat().st_uid, database.stat().st_gid)
-            sync(new)
-            new.replace(database)
-            sync(database.parent)
-            shutil.rmtree(folder, ignore_errors=True)
+            # Only looked at: DuckDB would lose its lock if this process opened and closed the file.
+            stamp = stamp_of(database)
+        if gain > 0:
+            with locked(database, stamp):
+                # On the disk before it has the name. The new one is the old one's in all but size.
+                shutil.copystat(database, new)
+                os.chown(new, database.stat().st_uid, database.stat().st_gid)
+                sync(new)
+                new.replace(database)
+                sync(database.parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     seconds = time.perf_counter() - started
     if gain > 0:
         result = f"{in_mb(space.size)} before, {in_mb(space.size - gain)} after"

@@ -13,9 +13,7 @@ import filecmp
 import io
 import json
 import lzma
-import os
 import re
-import signal
 import struct
 import sys
 import time
@@ -31,9 +29,9 @@ from typing import BinaryIO, Literal
 if __name__ == "__main__":
     # Run as a script, Python looks for modules in this folder; `ingest` itself lies above it.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
-    # Ctrl-C while the libraries are imported: there is nothing to undo, and no traceback to show.
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    from ingest import interrupts
+
+    interrupts.end_at_once()
 
 import click
 import requests
@@ -48,6 +46,7 @@ from tenacity import (
 from urllib3.exceptions import HTTPError, InvalidHeader, LocationParseError, ReadTimeoutError
 from urllib3.util import Retry, parse_url
 
+from ingest import interrupts
 from ingest.landing import sync
 from ingest.report import Report, table
 
@@ -98,7 +97,6 @@ BTS_HEADERS = (
 USER_AGENT = f"ontime-fetch (flight punctuality warehouse) {requests.utils.default_user_agent()}"
 CHUNK_BYTES = 1 << 16
 MAX_WAIT_SECONDS = 600
-INTERRUPTED = 130
 DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
     *(EOFError, RuntimeError, ValueError),
@@ -257,8 +255,7 @@ def bts(
     Exit codes: 0 all months are there, or not published yet; 1 a month failed, and the message
     says why; 2 the command line is wrong; 130 interrupted.
     """
-    if callable(signal.getsignal(signal.SIGINT)):
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupts.raise_them()
     if first > last:
         raise click.UsageError(f"--from {first:%Y-%m} comes after --to {last:%Y-%m}")
     if not is_web_address(base_url):
@@ -272,7 +269,7 @@ def bts(
         outcomes = fetcher.fetch_all(first, last)
     except KeyboardInterrupt:
         fetcher.report.say("interrupted", f"\nInterrupted. {fetcher.what_is_kept()}")
-        sys.exit(INTERRUPTED)
+        sys.exit(interrupts.INTERRUPTED)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise click.ClickException(f"{error.filename or folder}: {reason}") from error

@@ -20,9 +20,7 @@ warehouse whole or not at all, and the next run loads what is missing.
 """
 
 import dataclasses
-import os
 import re
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -34,13 +32,14 @@ from pathlib import Path, PurePosixPath
 if __name__ == "__main__":
     # Run as a script, Python looks for modules in this folder; `ingest` itself lies above it.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
-    # Ctrl-C while the libraries are imported: there is nothing to undo, and no traceback to show.
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    from ingest import interrupts
+
+    interrupts.end_at_once()
 
 import click
 import duckdb
 
+from ingest import interrupts
 from ingest import landing as zone
 from ingest.columns import changes_in_words
 from ingest.errors import FileRefused, LoadError
@@ -60,7 +59,6 @@ from ingest.warehouse import (
 )
 
 BATCH_BYTES = 256 << 20
-INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -169,8 +167,7 @@ def main(
     """Run the command. The text of `--help` is the module's."""
     if forget and (paths or full_refresh or verify):
         raise click.UsageError("--forget goes with no path, --full-refresh or --verify")
-    if callable(signal.getsignal(signal.SIGINT)):
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupts.raise_them()
     report = Report(as_json=as_json)
     problems = []
     try:
@@ -202,7 +199,7 @@ def main(
     except KeyboardInterrupt:
         message = "Interrupted. Files are loaded whole or not at all; run again for the rest."
         report.say("interrupted", message, level="error")
-        sys.exit(INTERRUPTED)
+        sys.exit(interrupts.INTERRUPTED)
     except LoadError as error:
         if not as_json:
             raise

@@ -339,6 +339,17 @@ def test_what_goes_wrong_leaves_the_file_as_it_was(patch: str, said: str, box: B
     assert box.database.read_bytes() == before
 
 
+@pytest.mark.parametrize("step", ["write_copy", "locked", "sync"])
+def test_interrupted_at_any_step_leaves_nothing(step: str, churned: Box) -> None:
+    before = everything(churned.database)
+    start = f"import signal, sys; sys.path[0] = {str(PROJECT)!r}; from ingest import compact\n"
+    patch = f"compact.{step} = lambda *_: signal.raise_signal(signal.SIGINT)\n"
+    result = run(churned.database, command=(sys.executable, "-c", f"{start}{patch}compact.main()"))
+    assert result.returncode == 130, result.stderr
+    assert left_beside(churned.database) == [churned.database.name]
+    assert everything(churned.database) == before
+
+
 def test_works_from_anywhere_and_through_a_link(churned: Box, tmp_path: Path) -> None:
     elsewhere = tmp_path / "else where"
     elsewhere.mkdir()
