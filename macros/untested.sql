@@ -105,7 +105,7 @@
             {{ add_events(
                 "select * from (" ~ files_with_events() ~ ") as files where event_type <> 'tested'"
                 ~ " and loaded_at < cast('" ~ run_started_at.strftime("%Y-%m-%d %H:%M:%S")
-                ~ "+00:00' as timestamp with time zone)", 'raw', 'tested'
+                ~ "+00:00' as " ~ type_moment() ~ ")", 'raw', 'tested'
             ) }}
         {%- endif -%}
     {%- endif -%}
