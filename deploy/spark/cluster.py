@@ -142,7 +142,9 @@ def settings(folder: Path, port: int, memory: str) -> dict[str, str]:
         "spark.sql.session.timeZone": "UTC",
         # Two cores get nothing out of the default of 200.
         "spark.sql.shuffle.partitions": "2",
-        "spark.log.level": "WARN",
+        "spark.log.level": "ERROR",
+        # A mistake is told in one line.
+        "spark.sql.connect.serverStacktrace.enabled": "false",
     }
 
 
