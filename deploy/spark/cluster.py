@@ -126,7 +126,7 @@ def settings(folder: Path, port: int, memory: str) -> dict[str, str]:
         "spark.connect.grpc.binding.address": "127.0.0.1",
         "spark.connect.grpc.binding.port": str(port),
         # A killed command must not go on writing while the next one builds.
-        "spark.connect.execute.manager.detachedTimeout": "5s",
+        "spark.connect.execute.manager.detachedTimeout": "30s",
         "spark.connect.execute.manager.maintenanceInterval": "1s",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
