@@ -239,15 +239,16 @@ class Lake(DuckDB):
             self._expect_newest(number)
         except FileExistsError:
             raise LoadError(
-                f"another load into {self.database} ended while this one went on: nothing of the"
-                " running batch was loaded, the files committed before it stay; run this again"
+                f"{self.database} was changed, as by another load, while this one went on: nothing"
+                " of the running batch was loaded, the files committed before it stay; run this"
+                " again"
             ) from None
         self._number = number
 
     def _expect_newest(self, number: int) -> None:
-        """Raise FileExistsError where there is a snapshot of a greater number."""
-        if self._numbers(self._files(REGISTRY))[-1:] > [number]:
-            raise FileExistsError(_snapshot_name(number + 1))
+        """Raise FileExistsError where the newest snapshot is not of this number, 0 for none."""
+        if (self._numbers(self._files(REGISTRY)) or [0])[-1] != number:
+            raise FileExistsError
 
     def destination(self) -> Any:
         """Return the dlt destination of the same lake."""
