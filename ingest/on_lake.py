@@ -226,15 +226,7 @@ class Lake(DuckDB):
         ).write_parquet(str(ready))
         try:
             self._expect_newest(self._number)
-            if self._is_local:
-                place = Path(self._raw, name)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                sync(ready)
-                os.link(ready, place)
-                sync(place.parent)
-                ready.unlink()
-            else:
-                self._fs.pipe_file(f"{self._raw}/{name}", ready.read_bytes(), mode="create")
+            self._create_once(ready, name)
             # One that came very late would be created among older ones, and count for nothing.
             self._expect_newest(number)
         except FileExistsError:
@@ -244,6 +236,24 @@ class Lake(DuckDB):
                 " again"
             ) from None
         self._number = number
+
+    def _create_once(self, ready: Path, name: str) -> None:
+        """Put a finished file into its place in one step. Raises FileExistsError where one is."""
+        place = f"{self._raw}/{name}"
+        if self._is_local:
+            Path(place).parent.mkdir(parents=True, exist_ok=True)
+            sync(ready)
+            os.link(ready, place)
+            sync(Path(place).parent)
+        else:
+            try:
+                self._fs.pipe_file(place, ready.read_bytes(), mode="create")
+            except OSError:
+                # Each store has its own words for it.
+                if self._fs.exists(place):
+                    raise FileExistsError from None
+                raise
+        ready.unlink()
 
     def _expect_newest(self, number: int) -> None:
         """Raise FileExistsError where the newest snapshot is not of this number, 0 for none."""
