@@ -41,6 +41,8 @@ COLUMNS = "columns"
 # The newest snapshots of so many loads are kept, and what they need, for readers under way.
 KEPT_SNAPSHOTS = 10
 READ_AT_ONCE = 16
+# What is raised where a file is not the Parquet that was written. (Arrow's are ValueErrors.)
+DAMAGED = (KeyError, OSError, ValueError)
 
 
 @contextmanager
@@ -126,8 +128,11 @@ class Lake(DuckDB):
     def read(self) -> None:
         """Read the newest snapshot and the columns of all tables.
 
-        Raises LoadError where a snapshot is missing or damaged.
+        Raises LoadError where a file that says what there is, is missing or damaged.
         """
+        bucket = self._raw.partition("/")[0]
+        if "s3" in self._fs.protocol and not self._fs.exists(bucket):
+            raise LoadError(f"the lake {self.database}: there is no bucket {bucket}: create it")
         files = self._files()
         numbers = self._numbers(files)
         data_files = [match for match in map(DATA_FILE.fullmatch, files) if match]
@@ -153,12 +158,9 @@ class Lake(DuckDB):
         for name, content in self._read(names).items():
             try:
                 schemas[DATA_FILE.fullmatch(name)["table"]].append(_parquet(content).schema_arrow)
-            except pa.ArrowException as error:
-                raise LoadError(
-                    f"{self._raw}/{name}, which says what columns there are, is damaged ({error}):"
-                    " restore it from a backup or remove it. A table without such a file has none"
-                    " of its rows, and its files are loaded again"
-                ) from None
+            except DAMAGED as error:
+                way = "remove it: a table that has no such file is loaded again"
+                raise self._damaged(name, error, way) from None
         for table, found in schemas.items():
             self._columns[table] = pa.unify_schemas(found)
             self._create(table, self._columns[table].empty_table())
@@ -183,22 +185,26 @@ class Lake(DuckDB):
     def _snapshot(self, numbers: list[int]) -> pa.Table:
         """Read the newest of these snapshots. Raises LoadError where it is damaged."""
         *_, before, newest = [None, *map(_snapshot_name, numbers)]
+        content = self._read([newest])[newest]
         try:
-            table = _parquet(self._read([newest])[newest]).read()
+            table = _parquet(content).read()
             if set(table["snapshot_number"].to_pylist()) - {numbers[-1]}:
-                raise LoadError(f"{newest} holds another snapshot")
-        except (LoadError, KeyError, pa.ArrowException) as error:
-            way_back = (
-                f"remove it, and {before} counts: what was done since is undone, and files loaded"
-                " since are loaded again"
+                raise ValueError("it holds another snapshot")
+        except DAMAGED as error:
+            way = (
+                f"remove it: then {before} says what is loaded, and what came since is loaded again"
                 if before
-                else f"move {self._raw} away to load all files anew"
+                else f"move {self._raw} away, to load all files anew"
             )
-            raise LoadError(
-                f"{self._raw}/{newest}, which says what is loaded, is damaged ({error}): restore it"
-                f" from a backup, or {way_back}"
-            ) from None
+            raise self._damaged(newest, error, way) from None
         return table
+
+    def _damaged(self, name: str, error: Exception, way: str) -> LoadError:
+        """Say which file is damaged, and the way out where there is no backup."""
+        return LoadError(
+            f"{self._raw}/{name} is damaged ({self.reason(error)}): restore it from a backup, or"
+            f" {way}"
+        )
 
     def _create(self, table: str, content: pa.Table) -> None:
         """Make a table of DuckDB's, in place of one that may be there."""
@@ -305,18 +311,20 @@ class Lake(DuckDB):
 
     def _put(self, ready: dict[str, Path]) -> None:
         """Put finished files into their places below raw/, each in one step."""
-        places = {name: f"{self._raw}/{name}" for name in ready}
+        places = [f"{self._raw}/{name}" for name in ready]
         if not self._is_local:
-            self._fs.put([*map(str, ready.values())], [*places.values()])
-        for name, file in ready.items():
-            if self._is_local:
-                place = Path(places[name])
-                place.parent.mkdir(parents=True, exist_ok=True)
-                sync(file)
-                file.replace(place)
-                sync(place.parent)
-            else:
+            self._fs.put([*map(str, ready.values())], places)
+            for file in ready.values():
                 file.unlink()
+            return
+        folders = {Path(place).parent for place in places}
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        for file, place in zip(ready.values(), places, strict=True):
+            sync(file)
+            file.replace(place)
+        for folder in folders:
+            sync(folder)
 
     def delete(self, table: str, where: str, parameters: Sequence[Any]) -> None:
         """Delete from the registry; rows of data go by themselves with what it says of them."""
@@ -328,7 +336,9 @@ class Lake(DuckDB):
 
         All files of its folder are read, as by any reader. Raises LoadError where one is damaged.
         """
-        files = [name for name in self._files() if re.fullmatch(rf"{table}/[^._/][^/]*", name)]
+        files = [
+            name for name in self._files() if re.fullmatch(rf"{table}/[^._/][^/]*\.parquet", name)
+        ]
         by = ", ".join(columns)
         of_table, file_id = (
             ("content.source_name || '_' || content.table_name", "file_id")
@@ -346,7 +356,7 @@ class Lake(DuckDB):
                 f" content.{file_id} and landed.{LOAD_ID} = content.{LOAD_ID} and"
                 f" landed.source_name || '_' || landed.table_name = {of_table}) group by {by}"
             )
-        except (pa.ArrowException, *self.error) as error:
+        except (*DAMAGED, *self.error) as error:
             raise LoadError(
                 f"the rows of {RAW}.{table} cannot be counted: {self.reason(error)}: remove what is"
                 f" damaged from {self._raw}/{table}, and load its files with --full-refresh"
@@ -356,8 +366,8 @@ class Lake(DuckDB):
         """Remove old snapshots, and the data files that none of the others needs."""
         if self._number == self._number_before:
             return
-        # What cannot be removed does no harm, and the next load tries again.
-        with suppress(OSError, *self.error):
+        # What stays does no harm, and the next load tries again.
+        with suppress(*DAMAGED, *self.error):
             files = self._files()
             numbers = self._numbers(files)
             ends = [each for each in numbers if not self._number_before < each < self._number]

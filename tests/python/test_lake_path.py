@@ -170,8 +170,9 @@ def test_two_loads_that_know_nothing_of_each_other(calm: Calm) -> None:
     assert {each[2] for each in calm.box.load().values()} <= {"unchanged", "duplicate"}
 
 
-def test_same_as_duckdb(box: Box, lake_box: LakeBox) -> None:
+def test_same_as_duckdb(box: Box, tmp_path: Path) -> None:
     """Whatever happens to files, both hold the same afterwards, row by row."""
+    lake_box = LakeBox(box.landing, tmp_path / "lake")
 
     def both(*args: str) -> None:
         duck, lake = box.load(*args), lake_box.load(*args)
@@ -182,23 +183,23 @@ def test_same_as_duckdb(box: Box, lake_box: LakeBox) -> None:
         box.write(f"{ORDERS}{number}.csv", csv(number)[: 4_000 + number])
     box.write(f"{ORDERS}3.csv", 'id;Unit Price\n0005;\n;""\nNA; x \n')
     box.write(f"{ORDERS}header.csv", "id\n")
-    both("--max-rejects", "1")
+    both("--max-rejects", "9")
     # Changed, copied, renamed, more columns, and what was there comes back.
     box.write(f"{ORDERS}0.csv", csv(10)[:3_000])
     box.write(f"{ORDERS}copy.csv", csv(2)[:4_002])
     box.write(f"{ORDERS}4.csv", csv(4, extra=",more")[:3_000])
     (box.landing / ORDERS / "3.csv").rename(box.landing / ORDERS / "three.csv")
-    both("--max-rejects", "1")
+    both("--max-rejects", "9")
     both("--forget", f"{ORDERS}4.csv", "--forget", f"{ORDERS}2.csv")
     box.write(f"{ORDERS}0.csv", csv(0)[:4_000])
-    both("--full-refresh", "--verify", "--max-rejects", "1")
+    both("--full-refresh", "--verify", "--max-rejects", "9")
 
 
 def test_same_as_duckdb_of_the_sample(lake_box: LakeBox, landing: Path, loaded: Path) -> None:
     """All rows of all tables, but for what a load makes up."""
     lake_box.landing = landing
     lake_box.load()
-    made_up = {"_dlt_load_id", "loaded_at", "snapshot_number"}
+    made_up = {"_dlt_load_id", "loaded_at"}
     with lake_box.reader("information_schema") as lake:
         lake.execute(f"attach '{loaded}' as duck (read_only)")
         tables = [name for (name,) in lake.sql(
@@ -207,8 +208,8 @@ def test_same_as_duckdb_of_the_sample(lake_box: LakeBox, landing: Path, loaded: 
         ).fetchall()]  # fmt: skip
         assert len(tables) == 8
         for table in tables:
-            columns = set(lake.table(f"duck.raw.{table}").columns)
-            assert columns == set(lake.table(f"raw.{table}").columns)
+            columns = set(lake.sql(f"from duck.raw.{table}").columns)
+            assert columns == set(lake.sql(f"from raw.{table}").columns)
             listed = ", ".join(sorted(columns - made_up))
             one, other = (f"select {listed} from {of}raw.{table}" for of in ("duck.", ""))
             assert lake.sql(f"({one}) except all ({other})").fetchall() == []
@@ -220,7 +221,7 @@ def test_files_that_no_reader_needs_are_removed(lake_box: LakeBox) -> None:
     box = lake_box
     box.write(f"{ORDERS}a.csv", "id\n1\n2,3\n")
     box.write(f"{ORDERS}b.csv", "id\n4\n")
-    box.load("--max-rejects", "1")
+    box.load("--max-rejects", "9")
 
     def files() -> list[Path]:
         return [path for name in ("acme_orders", "rejected_rows") for path in
@@ -287,8 +288,8 @@ def test_snapshot_damaged_or_missing(lake_box: LakeBox) -> None:
         newest.write_bytes(bad)
         for args in ((), ("--dry-run",), ("--forget", f"{ORDERS}a.csv")):
             message = refusal(box.run(*args))
-            assert f"{newest}, which says what is loaded, is damaged" in message
-            assert f"remove it, and landed_files/{older.name} counts" in message
+            assert f"{newest} is damaged" in message
+            assert f"remove it: then landed_files/{older.name} says what is loaded" in message
         assert newest.read_bytes() == bad
     # As the message says.
     newest.unlink()
@@ -306,7 +307,7 @@ def test_snapshot_damaged_or_missing(lake_box: LakeBox) -> None:
     assert {line[2] for line in box.load().values()} == {"new"}
     columns = next((box.raw / "acme_orders").glob("*.columns.parquet"))
     columns.write_bytes(b"")
-    assert f"{columns}, which says what columns there are, is damaged" in refusal(box.run())
+    assert f"{columns} is damaged" in refusal(box.run())
     columns.unlink()
     assert {line[2] for line in box.load("--verify").values()} == {"new"}
 
