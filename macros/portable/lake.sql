@@ -40,6 +40,7 @@
     {%- do run_query("create view if not exists raw.landed_files " ~ registry) -%}
     {%- for row in run_query(
         "select distinct element_at(split(path, '/'), -2) from binaryFile.`" ~ folder ~ "/*`"
+        ~ " where path like '%.parquet'"
     ).rows if row[0] != 'landed_files' -%}
         {%- do register_files(row[0], folder) -%}
         {%- do run_query(
