@@ -20,7 +20,7 @@ from ingest.read import Reject, read_file
 from ingest.scan import Scan, scan_file
 from ingest.unpack import unfold, utf8_file
 
-from .servers import PostgresServer
+from .servers import PostgresServer, SparkCluster
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOADER = (sys.executable, PROJECT / "ingest" / "load.py")
@@ -36,6 +36,15 @@ COUNT = "select count(*) from raw."
 ENGINES = ("duckdb", "postgres", "lake")
 on_each_engine = pytest.mark.parametrize("box", ENGINES, indirect=True)
 
+# Different names of one type.
+TYPES = {
+    "double precision": "double",
+    "int": "integer",
+    "string": "text",
+    "timestamp without time zone": "timestamp",
+    "varchar": "text",
+}
+
 Row = tuple[str | None, ...]
 
 
@@ -44,7 +53,7 @@ def environment(database: Path | str, **extra: str) -> dict[str, str]:
     own = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("ONTIME_", "DBT_", "PG"))
+        if not name.startswith(("ONTIME_", "DBT_", "PG", "SPARK_"))
     }
     return own | {"ONTIME_DUCKDB_PATH": str(database)} | extra
 
@@ -145,6 +154,21 @@ class Box:
             f" where table_schema = 'raw' and table_name = '{table}' order by ordinal_position"
         )
         return [name for (name,) in names]
+
+    def catalog(self, *schemas: str) -> dict[tuple[str, str], list[tuple[str, str]]]:
+        """Return the columns of each table, dlt's own left out, with names of types that all share.
+
+        As {(schema, table): [(column, type), ...]}, in the order that they have.
+        """
+        found: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        for schema, table, column, kind in self.query(
+            "select table_schema, table_name, column_name, data_type"
+            " from information_schema.columns where table_name not like '%dlt%' and table_schema"
+            f" in ({', '.join(map(repr, schemas))}) order by 1, 2, ordinal_position"
+        ):
+            of = found.setdefault((schema, table), [])
+            of.append((column, TYPES.get(kind.lower(), kind.lower())))
+        return found
 
     def tables(self) -> dict[str, int]:
         """Return the number of rows of each table of the schema `raw`, dlt's own left out."""
@@ -311,6 +335,41 @@ class LakeBox(Box):
                         )
 
 
+@dataclass
+class SparkBox(LakeBox):
+    """A landing zone, a lake, and a Spark cluster that builds from it. A test has it alone."""
+
+    cluster: SparkCluster
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment variables by which the commands find lake and cluster."""
+        return super().variables | {
+            "SPARK_REMOTE": self.cluster.remote,
+            # dbt-spark asks at each statement for what a Connect server has or has not.
+            "PYTHONWARNINGS": "ignore::UserWarning:pyspark.sql.connect.conf",
+        }
+
+    def query(self, sql: str) -> list[tuple]:
+        """Return the rows that Spark answers."""
+        return self.cluster.execute(sql)
+
+    def catalog(self, *schemas: str) -> dict[tuple[str, str], list[tuple[str, str]]]:
+        """Return the columns of each table."""
+        names = {"timestamp": "timestamp with time zone", "timestamp_ntz": "timestamp"}
+        found = {}
+        for schema in schemas:
+            for _, table, _ in self.query(f"show tables in {schema}"):
+                columns = []
+                for name, kind, _ in self.query(f"describe {schema}.{table}"):
+                    # What follows is how the table is partitioned.
+                    if name.startswith("#"):
+                        break
+                    columns.append((name, (names | TYPES).get(kind, kind)))
+                found[schema, table] = columns
+        return found
+
+
 def closing_table(output: str) -> dict[str, tuple[str, str, str]]:
     """Read the table that ends a load: rows, rejected and status by file."""
     header, _, *lines = output.splitlines()
@@ -397,6 +456,23 @@ def postgres_box(tmp_path: Path, postgres: PostgresServer) -> Iterator[PostgresB
     postgres.execute(f"create database {name}")
     yield PostgresBox(landing, tmp_path / "warehouse", postgres, name)
     postgres.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[SparkCluster]:
+    """Return a running Spark cluster."""
+    cluster = SparkCluster()
+    yield cluster
+    cluster.remove()
+
+
+@pytest.fixture
+def spark_box(tmp_path: Path, spark: SparkCluster) -> SparkBox:
+    """Return an empty landing zone, and where a lake may be made; the cluster has no table."""
+    spark.clear()
+    landing = tmp_path / "landing"
+    landing.mkdir()
+    return SparkBox(landing, tmp_path / "lake", spark)
 
 
 @pytest.fixture(scope="session")
