@@ -228,13 +228,10 @@
     before they are noted as built, the next one finds them due, whatever they should be made of.
 -#}
 {% macro spark__remove_months_but(kept) -%}
-    {%- set due = run_query(due_months()) -%}
-    {%- if due.rows -%}
-        {%- do run_query(add_events(
-            "select part, cast(null as string) as made_of from (" ~ due_months() ~ ") as due",
-            model.name, 'removed'
-        )) -%}
-    {%- endif -%}
+    {%- do run_if_any(add_events(
+        "select part, cast(null as string) as made_of from (" ~ due_months() ~ ") as due",
+        model.name, 'removed'
+    )) -%}
     {%- set kept_names = run_query(kept).columns[0].values() -%}
     {%- set gone = [] -%}
     {%- for row in run_query("show partitions " ~ this).rows -%}
@@ -284,6 +281,9 @@
     destroy each other's unfinished files, and each would leave another small one.
 -#}
 {% macro spark__store_events(events, node_name) -%}
+    {%- if not run_query("select 1 from (" ~ events ~ ") as new_events limit 1").rows -%}
+        {{- return('') -}}
+    {%- endif -%}
     {%- set columns = 'part, event_type, made_of, event_number, happened_at, node_name' -%}
     insert overwrite {{ build_events() }} partition (node_name)
     select /*+ coalesce(1) */ {{ columns }}
@@ -293,3 +293,8 @@
         select {{ columns }} from ({{ events }}) as new_events
     ) as all_events
 {%- endmacro %}
+
+{#- Runs a statement, where there is one. -#}
+{% macro run_if_any(statement) %}
+    {%- if statement | trim -%}{%- do run_query(statement) -%}{%- endif -%}
+{% endmacro %}

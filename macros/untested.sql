@@ -96,7 +96,7 @@
             | map(attribute='unique_id') | reject('in', passed) | list -%}
         {%- if not missing -%}
             {%- for node in graph.nodes.values() if node.config.meta.made_from -%}
-                {%- do run_query(add_events(
+                {%- do run_if_any(add_events(
                     "select * from (" ~ latest_events(node.name) ~ ") as events"
                     ~ " where event_type = 'built'", node.name, 'tested'
                 )) -%}

@@ -48,7 +48,10 @@ in_folder = click.option(
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(min=1))
 @click.option("--cores", default=1, show_default=True, help="Of each worker.")
 @click.option("--memory", default="1g", show_default=True, help="Of each worker, and the driver.")
-def start(folder: Path, port: int, workers: int, cores: int, memory: str) -> None:
+@click.option("--conf", "confs", multiple=True, help="Setting of Spark's, as of spark-submit.")
+def start(
+    folder: Path, port: int, workers: int, cores: int, memory: str, confs: tuple[str, ...]
+) -> None:
     """Start the cluster; the last line printed is its address."""
     check_java()
     spark = spark_home()
@@ -75,9 +78,7 @@ def start(folder: Path, port: int, workers: int, cores: int, memory: str) -> Non
                 start_new_session=True,
             )
         processes[name] = process.pid
-        (folder / "cluster.json").write_text(
-            json.dumps({"remote": remote, "processes": processes})
-        )
+        (folder / "cluster.json").write_text(json.dumps({"remote": remote, "processes": processes}))
         if port:
             wait_for(process, port, log)
 
@@ -89,8 +90,9 @@ def start(folder: Path, port: int, workers: int, cores: int, memory: str) -> Non
             launch(f"worker-{number}", "spark-class", "org.apache.spark.deploy.worker.Worker",
                    *address, "--cores", str(cores), "--memory", memory,
                    "--work-dir", str(folder / "work"), master)  # fmt: skip
-        confs = [f"--conf={name}={value}" for name, value in settings(folder, port, memory).items()]
-        launch("connect", "spark-submit", "--master", master, "--driver-memory", memory, *confs,
+        own = [f"{name}={value}" for name, value in settings(folder, port, memory).items()]
+        launch("connect", "spark-submit", "--master", master, "--driver-memory", memory,
+               *(f"--conf={conf}" for conf in (*own, *confs)),
                "--class", "org.apache.spark.sql.connect.service.SparkConnectServer",
                "spark-internal", port=port)  # fmt: skip
     except BaseException:
@@ -221,7 +223,9 @@ def running(folder: Path) -> dict[str, int]:
 
 def is_ours(pid: int) -> bool:
     """Tell whether a process is one of Spark's: a number may belong to another by now."""
-    shown = subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True)
+    # Whole, however narrow the terminal is.
+    command = ["ps", "-ww", "-o", "args=", "-p", str(pid)]
+    shown = subprocess.run(command, capture_output=True, text=True)
     return "org.apache.spark.deploy" in shown.stdout or "spark-class" in shown.stdout
 
 

@@ -20,9 +20,7 @@ OF_THE_LOAD = {"_dlt_load_id", "load_id", "loaded_at"}
 SCHEMAS = ("raw", "reference", "marts")
 
 
-@pytest.fixture(
-    scope="module", params=["postgres", pytest.param("spark", marks=pytest.mark.spark)]
-)
+@pytest.fixture(scope="module", params=["postgres", pytest.param("spark", marks=pytest.mark.spark)])
 def engines(
     request: pytest.FixtureRequest, landing: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Box, Box]:
