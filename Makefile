@@ -30,8 +30,11 @@ $(WAREHOUSE).built: $(WAREHOUSE) $(DBT_FILES) $(VENV)/.runtime
 	$(BIN)/dbt build $(if $(filter $(DBT_FILES) $(VENV)/.runtime,$?),--full-refresh)
 	@touch "$@"
 
+# A file's tests share what its fixtures made: they stay together, and the files keep their order.
+SIDE_BY_SIDE = -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 test: $(VENV)/.test ## Set up with the test tools, run all tests (some of them: make test ARGS="-k name")
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 test-spark: $(VENV)/.spark ## Set up with Spark as well, run the tests that need it (and Java 17)
 	$(BIN)/python -m pytest -m spark $(ARGS)
