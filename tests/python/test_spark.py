@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -91,41 +92,46 @@ def differing(boxes: tuple[Box, SparkBox]) -> dict[str, list[tuple]]:
 
 
 @pytest.mark.spark
-def test_nothing_new_leaves_no_new_files(two_boxes: tuple[Box, SparkBox]) -> None:
-    """However often it is built, a node's events are one file; a month's rows stay as they are."""
+def test_nothing_new_writes_nothing(two_boxes: tuple[Box, SparkBox]) -> None:
+    """What did not change is not written anew, and its record neither."""
     _, spark = two_boxes
-    tables = spark.cluster.folder / "tables"
-    before = sorted(tables.glob("*/*/*=*/**/*.parquet"))
+    before = files(spark)
     assert len(before) > 20
-    build(spark, *MODELS_ALONE)
-    assert sorted(tables.glob("*/*/*=*/**/*.parquet")) == before
-    spark.load("--full-refresh", spark.landing / f"{FOLDER}2.csv")
-    build(spark, *MODELS_ALONE)
-    events = tables / "intermediate.db" / "int_build_events"
-    assert {len([*node.glob("*.parquet")]) for node in events.glob("node_name=*")} == {1}
-    months = tables / "marts.db" / "fct_flights"
-    assert sorted(month.name for month in months.glob("flight_month=*")) == [
-        "flight_month=2023-01-01",
-        "flight_month=2023-02-01",
-    ]
+    build(spark, "--select", "int_flights_unioned", "fct_flights", "rpt_route_months")
+    assert files(spark) == before
+
+
+def files(box: SparkBox) -> list[Path]:
+    """The files of all tables that have partitions."""
+    return sorted((box.cluster.folder / "tables").glob("*/*/*=*/**/*.parquet"))
 
 
 @pytest.mark.spark
-def test_a_month_that_was_begun_is_due(two_boxes: tuple[Box, SparkBox]) -> None:
-    """Killed between two months' end, with reference data that then go back to what they were.
+def test_a_killed_build_misses_no_month(two_boxes: tuple[Box, SparkBox]) -> None:
+    """Killed between two models, and reference data that then go back to what they were.
 
-    What the months should be made of is again what the last finished build made them of.
+    Some months should now be made again of what the last finished build made them of: they are
+    built all the same, for the killed one had begun to. In the end a node's events are one file.
     """
     duck, spark = two_boxes
     [(tail,)] = duck.query("select min(tail_number) from marts.fct_flights")
-    spark.write("nycflights13/planes/planes.csv", f"tailnum,year\n{tail},1990\n")
+    duck.write("nycflights13/planes/planes.csv", f"tailnum,year\n{tail},1990\n")
+    duck.write(f"{FOLDER}2.csv", text(flights(2)[::3]))
+    duck.write(f"{FOLDER}3.csv", text(flights(3)))
     spark.load()
     kill_build(spark, "OK .*fct_flights", 0)
-    late = "select count(*) from marts.fct_flights where aircraft_match = 'registered'"
+    registered = "select count(*) from marts.fct_flights where aircraft_match = 'registered'"
+    assert spark.query(registered) > [(0,)]
     spark.load("--forget", "nycflights13/planes/planes.csv")
-    build(spark, *MODELS_ALONE)
-    assert spark.query(late) == [(0,)]
+    (duck.landing / "nycflights13/planes/planes.csv").unlink()
+    duck.load()
+    for box in two_boxes:
+        build(box, *MODELS_ALONE)
     assert differing(two_boxes) == {}
+    assert spark.query(registered) == [(0,)]
+    by_node = Counter(file.parent for file in files(spark) if "int_build_events" in file.parts)
+    assert len(by_node) > 10
+    assert set(by_node.values()) == {1}
 
 
 @pytest.mark.spark
