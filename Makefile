@@ -77,7 +77,7 @@ $(VENV)/.test: $(VENV)/.runtime
 	$(call add_packages,requirements-test.lock)
 
 $(VENV)/.spark: $(VENV)/.test requirements-spark.lock
-	@echo "Adding Spark from requirements-spark.lock: half a gigabyte, some minutes"
+	@echo "Adding Spark from requirements-spark.lock: 0.7 GB, some minutes"
 	$(call add_packages,requirements-spark.lock)
 
 # A PYTHON that the caller names, other than the one that .venv was made with, makes it anew.
