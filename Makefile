@@ -10,7 +10,7 @@ WAREHOUSE := $(subst $() ,\ ,$(or $(ONTIME_DUCKDB_PATH),warehouse/ontime.duckdb)
 DBT_FILES := $(shell find dbt_project.yml profiles.yml models seeds macros tests ! -path 'tests/python*' ! -path 'tests/fixtures*')
 
 .DEFAULT_GOAL := build
-.PHONY: build load test lint docs lock clean help FORCE
+.PHONY: build load test test-spark lint docs lock clean help FORCE
 
 build: $(WAREHOUSE).built ## Set up, load what is new, build what changed, show first answers (the default)
 	@$(BIN)/dbt --quiet run-operation first_answers
@@ -35,6 +35,9 @@ SIDE_BY_SIDE = -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.test ## Set up with the test tools, run all tests (some of them: make test ARGS="-k name")
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
+
+test-spark: $(VENV)/.spark ## Set up with Spark as well, run the tests that need it (and Java 17)
+	$(BIN)/python -m pytest -m spark $(ARGS)
 
 # The linter compiles the models and needs no data: a database in memory spares the real one.
 lint: $(VENV)/.test ## Check the style of Python and SQL
@@ -61,13 +64,21 @@ $(VENV)/.runtime: requirements.lock requirements-test.lock
 	@echo "$(PYTHON)" > $(VENV)/.python
 	@touch $@
 
-# While the tools are added, the first stamp is away: an interrupted set-up is done from the start.
+# While more is added, the first stamp is away: an interrupted set-up is done from the start.
+define add_packages
+@mv $(VENV)/.runtime $(VENV)/.adding
+@$(PIP_INSTALL) -r $(1)
+@mv $(VENV)/.adding $(VENV)/.runtime
+@touch $@
+endef
+
 $(VENV)/.test: $(VENV)/.runtime
 	@echo "Adding the test tools from requirements-test.lock"
-	@mv $(VENV)/.runtime $(VENV)/.adding
-	@$(PIP_INSTALL) -r requirements-test.lock
-	@mv $(VENV)/.adding $(VENV)/.runtime
-	@touch $@
+	$(call add_packages,requirements-test.lock)
+
+$(VENV)/.spark: $(VENV)/.test requirements-spark.lock
+	@echo "Adding Spark from requirements-spark.lock: 0.7 GB, some minutes"
+	$(call add_packages,requirements-spark.lock)
 
 # A PYTHON that the caller names, other than the one that .venv was made with, makes it anew.
 ifneq ($(origin PYTHON),file)
@@ -85,17 +96,20 @@ command -v "$(PYTHON)" > /dev/null || { \
     echo "$(PYTHON) cannot make virtual environments: on Debian and Ubuntu, apt install python3-venv" >&2; exit 1; }
 endef
 
-# The test lock comes first and bounds the runtime lock, so that both hold the same versions.
+# The test lock comes first and bounds the others, so that all hold the same versions. The client of
+# Spark Connect needs pandas, which the configuration leaves out.
 UV_COMPILE = $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
 	--generate-hashes --no-annotate --custom-compile-command "make lock" pyproject.toml
 
 lock: ## Write the lock files anew from pyproject.toml, with the newest versions it allows (needs uv)
 	$(UV_COMPILE) --extra postgres --extra test --extra lint --output-file requirements-test.lock
 	$(UV_COMPILE) --constraint requirements-test.lock --output-file requirements.lock
+	$(UV_COMPILE) --no-config --extra spark --constraint requirements-test.lock \
+		--output-file requirements-spark.lock
 
 clean: ## Remove what can be made again; landing/ and warehouse/ stay
 	rm -rf $(VENV) target logs *.egg-info .hypothesis .pytest_cache .ruff_cache
 	find ingest tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 help: ## Show this list
-	@sed -nE 's/^([a-z]+):.*## /\1\t/p' Makefile | awk -F '\t' '{ printf "  make %-6s %s\n", $$1, $$2 }'
+	@sed -nE 's/^([a-z-]+):.*## /\1\t/p' Makefile | awk -F '\t' '{ printf "  make %-10s %s\n", $$1, $$2 }'

@@ -12,6 +12,42 @@ from pathlib import Path
 from ingest.errors import LoadError
 
 FILE_ID, ROW_NUMBER, LOAD_ID = "_file_id", "_row_number", "_dlt_load_id"
+# dlt's names of the types that the raw schema uses.
+TEXT, BIGINT, TIMESTAMP, BOOL = "text", "bigint", "timestamp", "bool"
+LINEAGE = {FILE_ID: TEXT, ROW_NUMBER: BIGINT, LOAD_ID: TEXT}
+LANDED_FILES = {
+    "file_id": TEXT,
+    "source_name": TEXT,
+    "table_name": TEXT,
+    "path": TEXT,
+    "bytes": BIGINT,
+    "modified_at": TIMESTAMP,
+    "loaded_at": TIMESTAMP,
+    "header": TEXT,
+    "column_names": TEXT,
+    "column_changes": TEXT,
+    "encoding": TEXT,
+    "delimiter": TEXT,
+    "compression": TEXT,
+    "records_read": BIGINT,
+    "rows_loaded": BIGINT,
+    "rows_rejected": BIGINT,
+    "tags": TEXT,
+    "places": TEXT,
+    "is_current": BOOL,
+    "retired_at": TIMESTAMP,
+    "retired_because": TEXT,
+    LOAD_ID: TEXT,
+}
+REJECTED_ROWS = {
+    "file_id": TEXT,
+    "source_name": TEXT,
+    "table_name": TEXT,
+    "line": BIGINT,
+    "reason": TEXT,
+    "raw_text": TEXT,
+    LOAD_ID: TEXT,
+}
 SOURCES = Path(__file__).with_name("sources.toml")
 # PostgreSQL cuts longer names: they are made to fit before, with a hash, on every engine alike.
 MAX_NAME_LENGTH = 63

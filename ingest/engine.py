@@ -13,13 +13,13 @@ class Engine(ABC):
     """An open connection to one database, and what its engine does in a way of its own.
 
     `database` is how messages name it, `workspace` a folder for work in progress that is this
-    load's alone, `error` the class of the errors that the engine raises, `types` its names of the
-    types that raw tables have, by dlt's.
+    load's alone, `error` the class or classes of the errors that the engine raises, `types` its
+    names of the types that raw tables have, by dlt's.
     """
 
     database: str
     workspace: Path
-    error: type[Exception]
+    error: type[Exception] | tuple[type[Exception], ...]
     types: Mapping[str, str]
 
     @abstractmethod
@@ -56,6 +56,18 @@ class Engine(ABC):
     @abstractmethod
     def expect_columns(self, width: int) -> None:
         """Get ready for tables of so many columns."""
+
+    def delete(self, table: str, where: str, parameters: Sequence[Any]) -> None:
+        """Delete the rows of a raw table for which a condition holds, in a transaction."""
+        self.execute(f'delete from {RAW}."{table}" where {where}', parameters)
+
+    def count(self, table: str, columns: Sequence[str]) -> list[dict[str, Any]]:
+        """Return how many rows of a raw table have the same values in some columns of text.
+
+        Each answer has these values and the `row_count`.
+        """
+        by = ", ".join(columns)
+        return self.query(f'select {by}, count(*) as row_count from {RAW}."{table}" group by {by}')
 
     def is_interruption(self, error: BaseException) -> bool:
         """Tell whether an error is how the engine says that Ctrl-C was pressed."""

@@ -15,7 +15,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingest.columns import FILE_ID, LOAD_ID, ROW_NUMBER, column_names, known_sources
+from ingest.columns import (
+    BIGINT,
+    BOOL,
+    FILE_ID,
+    LANDED_FILES,
+    LINEAGE,
+    LOAD_ID,
+    REJECTED_ROWS,
+    TEXT,
+    TIMESTAMP,
+    column_names,
+    known_sources,
+)
 from ingest.engine import RAW, Engine
 from ingest.errors import LoadError
 from ingest.landing import InTable, LandedFile, Place
@@ -25,50 +37,12 @@ from ingest.scan import Scan
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 OF_VERSION = "source_name || '_' || table_name = ? and file_id = ?"
-# dlt's names of the types that the raw schema uses.
-TEXT, BIGINT, TIMESTAMP, BOOL = "text", "bigint", "timestamp", "bool"
 ARROW_TYPES = {
     TEXT: pa.string(),
     BIGINT: pa.int64(),
     TIMESTAMP: pa.timestamp("us", "UTC"),
     BOOL: pa.bool_(),
 }
-LINEAGE = {FILE_ID: TEXT, ROW_NUMBER: BIGINT, LOAD_ID: TEXT}
-LANDED_FILES = {
-    "file_id": TEXT,
-    "source_name": TEXT,
-    "table_name": TEXT,
-    "path": TEXT,
-    "bytes": BIGINT,
-    "modified_at": TIMESTAMP,
-    "loaded_at": TIMESTAMP,
-    "header": TEXT,
-    "column_names": TEXT,
-    "column_changes": TEXT,
-    "encoding": TEXT,
-    "delimiter": TEXT,
-    "compression": TEXT,
-    "records_read": BIGINT,
-    "rows_loaded": BIGINT,
-    "rows_rejected": BIGINT,
-    "tags": TEXT,
-    "places": TEXT,
-    "is_current": BOOL,
-    "retired_at": TIMESTAMP,
-    "retired_because": TEXT,
-    LOAD_ID: TEXT,
-}
-REJECTED_ROWS = {
-    "file_id": TEXT,
-    "source_name": TEXT,
-    "table_name": TEXT,
-    "line": BIGINT,
-    "reason": TEXT,
-    "raw_text": TEXT,
-    LOAD_ID: TEXT,
-}
-
-
 REPLACED, FORGOTTEN = "replaced", "forgotten"
 
 
@@ -130,12 +104,12 @@ def open_warehouse(target: str | None, *, read_only: bool = False) -> Iterator["
     it is another process's, cannot be reached or written to, or the disk is full.
     """
     settings = read_target(target)
-    engines = {"duckdb": "on_duckdb", "postgres": "on_postgres"}
+    engines = {"duckdb": "on_duckdb", "postgres": "on_postgres", "spark": "on_lake"}
     kind = settings["type"]
     if kind not in engines:
         raise LoadError(
             f"target {settings.name!r} in {settings.profile} is of type {kind}: the loader knows"
-            f" {' and '.join(engines)}"
+            f" {', '.join(engines)}"
         )
     # An engine's driver is imported only by who uses it.
     module = import_module(f"ingest.{engines[kind]}")
@@ -163,7 +137,7 @@ def _known(error: Exception, engine: Engine) -> BaseException | None:
     if any(isinstance(each, KeyboardInterrupt) or engine.is_interruption(each) for each in causes):
         return KeyboardInterrupt()
     for cause in causes:
-        if isinstance(cause, OSError | engine.error):
+        if isinstance(cause, (OSError, engine.error)):
             is_full = "No space left on device" in str(cause)
             reason = f"the disk of {engine.database} is full" if is_full else engine.reason(cause)
             return LoadError(
@@ -262,9 +236,7 @@ class Warehouse:
             for version in self.lost
         ]
         for table in sorted({version.raw_table for version in versions}):
-            rows = self.engine.query(
-                f'select {FILE_ID}, count(*) as row_count from {RAW}."{table}" group by {FILE_ID}'
-            )
+            rows = self.engine.count(table, [FILE_ID])
             held = {row[FILE_ID]: row["row_count"] for row in rows}
             for version in versions:
                 if version.raw_table == table:
@@ -281,11 +253,11 @@ class Warehouse:
                 for file_id, count in held.items()
             ]
         if versions:
-            rejects = self.engine.query(
-                "select source_name || '_' || table_name as raw_table, file_id,"
-                f" count(*) as row_count from {RAW}.rejected_rows group by 1, 2"
-            )
-            counts = {(row["raw_table"], row["file_id"]): row["row_count"] for row in rejects}
+            rejects = self.engine.count("rejected_rows", ["source_name", "table_name", "file_id"])
+            counts = {
+                (f"{row['source_name']}_{row['table_name']}", row["file_id"]): row["row_count"]
+                for row in rejects
+            }
             found += [
                 f"raw.rejected_rows holds {counts.get(version.content, 0):,} records of"
                 f" {version.name}, and raw.landed_files says {version.rejected:,}: load it again"
@@ -361,9 +333,10 @@ class Warehouse:
                 # These bytes may have been here before, and been replaced since.
                 contents = [(each.file.raw_table, each.scan.file_id) for each in files]
                 for registry in ("landed_files", "rejected_rows"):
-                    self.engine.execute(
-                        f"delete from {RAW}.{registry} where (source_name || '_' || table_name,"
-                        " file_id) in (select unnest(?::varchar[]), unnest(?::varchar[]))",
+                    self.engine.delete(
+                        registry,
+                        "(source_name || '_' || table_name, file_id) in"
+                        " (select unnest(?::varchar[]), unnest(?::varchar[]))",
                         [[table for table, _ in contents], [file_id for _, file_id in contents]],
                     )
                 for table, ready in parquets.items():
@@ -418,13 +391,11 @@ class Warehouse:
 
     def _retire(self, version: Version, because: str) -> None:
         """Remove a version's rows, and note in the registry that it is no longer current."""
-        self.engine.execute(
-            f'delete from {RAW}."{version.raw_table}" where {FILE_ID} = ?', [version.file_id]
-        )
+        self.engine.delete(version.raw_table, f"{FILE_ID} = ?", [version.file_id])
         self._note_retired(version, because)
 
     def _note_retired(self, version: Version, because: str) -> None:
-        self.engine.execute(f"delete from {RAW}.rejected_rows where {OF_VERSION}", version.content)
+        self.engine.delete("rejected_rows", OF_VERSION, version.content)
         self.engine.execute(
             f"update {RAW}.landed_files set is_current = false, retired_at = now(),"
             f" retired_because = ? where {OF_VERSION}",

@@ -15,9 +15,8 @@
         {%- do ref('int_build_events') -%}
         {%- for name in lookups -%}{%- do ref(name) -%}{%- endfor -%}
     {%- endif -%}
-    {{- return({
-        'materialized': 'incremental',
-        'incremental_strategy': 'append',
+    {%- set settings = replaced_by(['flight_month']) -%}
+    {%- do settings.update({
         'on_schema_change': 'fail',
         'pre_hook': ["{{ remove_due_months() }}"],
         'post_hook': ["{{ note_built_months() }}"],
@@ -27,7 +26,8 @@
             },
             'tested_by': {'column': 'flight_month', 'of': 'itself'},
         },
-    }) -}}
+    }) -%}
+    {{- return(settings) -}}
 {% endmacro %}
 
 {#- Query: what each month of the model that is being built has to be made of. -#}
@@ -208,8 +208,7 @@
     {%- if not execute -%}{{- return('') -}}{%- endif -%}
     {%- if is_incremental() -%}
         {#- Also months of which nothing is known: int_build_events may have been lost. -#}
-        delete from {{ this }}
-        where cast(flight_month as {{ dbt.type_string() }}) not in ({{ kept_months() }})
+        {{ adapter.dispatch('remove_months_but', 'ontime')(kept_months()) }}
     {%- else -%}
         {{ add_events(
             "select part, cast(null as " ~ dbt.type_string() ~ ") as made_of from ("
@@ -218,6 +217,33 @@
         ) }}
     {%- endif -%}
 {% endmacro %}
+
+{% macro default__remove_months_but(kept) -%}
+    delete from {{ this }}
+    where cast(flight_month as {{ dbt.type_string() }}) not in ({{ kept }})
+{%- endmacro %}
+
+{#-
+    Without a transaction, first it is noted that the due months are gone: whenever the build ends
+    before they are noted as built, the next one finds them due, whatever they should be made of.
+-#}
+{% macro spark__remove_months_but(kept) -%}
+    {%- do run_if_any(add_events(
+        "select part, cast(null as string) as made_of from (" ~ due_months() ~ ") as due",
+        model.name, 'removed'
+    )) -%}
+    {%- set kept_names = run_query(kept).columns[0].values() -%}
+    {%- set gone = [] -%}
+    {%- for row in run_query("show partitions " ~ this).rows -%}
+        {%- set month = row[0].split('=')[1] -%}
+        {%- if month not in kept_names -%}
+            {%- do gone.append("partition (flight_month = '" ~ month ~ "')") -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {%- if gone -%}
+        alter table {{ this }} drop if exists {{ gone | join(", ") }}
+    {%- endif -%}
+{%- endmacro %}
 
 {#- After it was built, before its transaction ends: of what its months are made now. -#}
 {% macro note_built_months() -%}
@@ -228,14 +254,47 @@
 
 {#- Statement: add an event for each part that a query names, with what it is made of. -#}
 {% macro add_events(query, node_name, event) -%}
-    insert into {{ build_events() }} (node_name, part, event_number, event_type, made_of, happened_at)
-    select
-        '{{ node_name }}',
-        happened.part,
-        coalesce(last_events.event_number, 0) + 1,
-        '{{ event }}',
-        happened.made_of,
-        cast('{{ run_started_at.strftime("%Y-%m-%d %H:%M:%S") }}' as {{ dbt.type_timestamp() }})
-    from ({{ query }}) as happened
-    left join ({{ latest_events(node_name) }}) as last_events on happened.part = last_events.part
+    {%- set events -%}
+        select
+            '{{ node_name }}' as node_name,
+            happened.part,
+            '{{ event }}' as event_type,
+            happened.made_of,
+            coalesce(last_events.event_number, 0) + 1 as event_number,
+            cast('{{ run_started_at.strftime("%Y-%m-%d %H:%M:%S") }}' as {{ dbt.type_timestamp() }})
+                as happened_at
+        from ({{ query }}) as happened
+        left join ({{ latest_events(node_name) }}) as last_events
+            on happened.part = last_events.part
+    {%- endset -%}
+    {{ adapter.dispatch('store_events', 'ontime')(events, node_name) }}
 {%- endmacro %}
+
+{% macro default__store_events(events, node_name) -%}
+    insert into {{ build_events() }}
+        (node_name, part, event_type, made_of, event_number, happened_at)
+    {{ events }}
+{%- endmacro %}
+
+{#-
+    A node's events are one partition with one file, written anew. Two plain inserts at once would
+    destroy each other's unfinished files, and each would leave another small one.
+-#}
+{% macro spark__store_events(events, node_name) -%}
+    {%- if not run_query("select 1 from (" ~ events ~ ") as new_events limit 1").rows -%}
+        {{- return('') -}}
+    {%- endif -%}
+    {%- set columns = 'part, event_type, made_of, event_number, happened_at, node_name' -%}
+    insert overwrite {{ build_events() }} partition (node_name)
+    select /*+ coalesce(1) */ {{ columns }}
+    from (
+        select {{ columns }} from {{ build_events() }} where node_name = '{{ node_name }}'
+        union all
+        select {{ columns }} from ({{ events }}) as new_events
+    ) as all_events
+{%- endmacro %}
+
+{#- Runs a statement, where there is one. -#}
+{% macro run_if_any(statement) %}
+    {%- if statement | trim -%}{%- do run_query(statement) -%}{%- endif -%}
+{% endmacro %}

@@ -96,7 +96,7 @@
             | map(attribute='unique_id') | reject('in', passed) | list -%}
         {%- if not missing -%}
             {%- for node in graph.nodes.values() if node.config.meta.made_from -%}
-                {%- do run_query(add_events(
+                {%- do run_if_any(add_events(
                     "select * from (" ~ latest_events(node.name) ~ ") as events"
                     ~ " where event_type = 'built'", node.name, 'tested'
                 )) -%}
@@ -105,7 +105,7 @@
             {{ add_events(
                 "select * from (" ~ files_with_events() ~ ") as files where event_type <> 'tested'"
                 ~ " and loaded_at < cast('" ~ run_started_at.strftime("%Y-%m-%d %H:%M:%S")
-                ~ "+00:00' as timestamp with time zone)", 'raw', 'tested'
+                ~ "+00:00' as " ~ type_moment() ~ ")", 'raw', 'tested'
             ) }}
         {%- endif -%}
     {%- endif -%}

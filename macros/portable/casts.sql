@@ -4,11 +4,12 @@
     {%- endif -%}
     {%- set text = {
         'whole_number': "split_part(" ~ expression ~ ", '.', 1)",
-        'timestamp': "rtrim(" ~ expression ~ ", 'Z')",
+        'timestamp': "trim(trailing 'Z' from " ~ expression ~ ")",
     }.get(type, expression) -%}
     {%- set sql_type = {
         'whole_number': 'integer',
         'double': type_double(),
+        'timestamp': dbt.type_timestamp(),
     }.get(type, type) -%}
     {{- return(adapter.dispatch('cast_or_null', 'ontime')(
         expression, castable_texts()[type], text, sql_type
@@ -47,10 +48,10 @@
     end
 {%- endmacro %}
 
-{% macro type_double() %}
-    {{- return(adapter.dispatch('type_double', 'ontime')()) -}}
-{% endmacro %}
-
-{% macro duckdb__type_double() %}double{% endmacro %}
-
-{% macro postgres__type_double() %}double precision{% endmacro %}
+{#- The end is \z, since $ would also be before a last line end. -#}
+{% macro spark__cast_or_null(expression, pattern, text, sql_type) -%}
+    case
+        when regexp_like({{ expression }}, '^({{ pattern }})\\z')
+            then try_cast({{ text }} as {{ sql_type }})
+    end
+{%- endmacro %}

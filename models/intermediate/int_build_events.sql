@@ -1,5 +1,5 @@
 {#- Written by the hooks of the models that are built by month, and never built anew. -#}
-{{ config(materialized='incremental', incremental_strategy='append', full_refresh=false) }}
+{{ config(full_refresh=false, **replaced_by(['node_name'])) }}
 
 with no_events as (
 

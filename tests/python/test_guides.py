@@ -7,8 +7,9 @@ from pathlib import Path
 from textwrap import dedent
 
 import duckdb
+import pytest
 
-from .conftest import PROJECT, Box, run_dbt
+from .conftest import PROJECT, Box, LakeBox, run_dbt
 
 
 def test_a_source_of_ones_own(box: Box, tmp_path: Path) -> None:
@@ -40,11 +41,21 @@ def test_a_source_of_ones_own(box: Box, tmp_path: Path) -> None:
     assert row == ("0001", 9.5, "2024-01-31", 1)
 
 
-def test_queries_of_the_operators_guide(built: Path) -> None:
-    """Every query of docs/operations.md runs as it stands."""
+def test_queries_of_the_operators_guide(
+    built: Path, landing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every query of docs/operations.md runs as it stands, that of the lake in its folder."""
     guide = (PROJECT / "docs" / "operations.md").read_text()
     queries = re.findall(r"```sql\n(.*?)```", guide, re.DOTALL)
-    assert len(queries) == 5
+    assert len(queries) == 6
+    lake = LakeBox(landing, tmp_path / "warehouse" / "lake")
+    lake.database.parent.mkdir()
+    lake.load("--full-refresh", landing / "nycflights13" / "flights")
+    # Twice there, once to be seen.
+    lake.load("--full-refresh", landing / "nycflights13" / "flights")
+    monkeypatch.chdir(tmp_path)
     with duckdb.connect(str(built), read_only=True) as warehouse:
         for query in queries:
             warehouse.sql(f"select * from ({query}) limit 1").fetchall()
+        [of_lake] = (query for query in queries if "warehouse/lake" in query)
+        assert warehouse.sql(f"select count(*) from ({of_lake})").fetchall() == [(336_776,)]

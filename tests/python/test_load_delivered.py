@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from .conftest import PROJECT, Box, closing_table, on_each_engine
+from .conftest import PROJECT, Box, LakeBox, closing_table, on_each_engine
 
 ORDERS = "acme/orders/"
 A, B, C = "id,name\n1,a\n", "id,name\n2,b\n3,b\n", "id,name\n4,c\n"
@@ -196,8 +196,13 @@ def test_verify_finds_what_was_changed_behind_its_back(box: Box) -> None:
     assert statuses(box, "--verify") == {"a.csv": "unchanged"}
     box.execute("insert into raw.acme_orders (id, _file_id) values ('7', 'by hand')")
     result = box.run("--verify", "--dry-run")
-    assert result.returncode == 1
-    assert "1 rows of the file id by hand" in result.stderr
+    if isinstance(box, LakeBox):
+        # In a lake no reader sees a row that no load brought.
+        assert result.returncode == 0, result.stderr
+        assert ids(box) == ["2", "9"]
+    else:
+        assert result.returncode == 1
+        assert "1 rows of the file id by hand" in result.stderr
 
 
 def test_copies_that_are_not_selected_keep_their_rows(box: Box) -> None:

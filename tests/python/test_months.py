@@ -313,7 +313,7 @@ def kill_build(box: Box, moment: str, seconds: float) -> None:
             *("--target-path", target, "--log-path", target),
         ],
         cwd=PROJECT,
-        env=environment(box.database),
+        env=environment(box.database, **box.variables),
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,

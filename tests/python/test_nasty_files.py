@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import ENGINES, PROJECT, Box, PostgresBox, closing_table
+from .conftest import ENGINES, PROJECT, Box, LakeBox, PostgresBox, closing_table
 
 NASTY = PROJECT / "tests" / "fixtures" / "nasty"
 EXPECTED: dict[str, dict[str, Any]] = json.loads((NASTY / "expected.json").read_text("utf-8"))
@@ -99,7 +99,9 @@ TOO_MUCH = {
 def loaded_once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     folder = tmp_path_factory.mktemp("nasty")
     box = Box(folder / "landing", folder / "warehouse.duckdb")
-    if request.param == "postgres":
+    if request.param == "lake":
+        box = LakeBox(box.landing, folder / "lake")
+    elif request.param == "postgres":
         server = request.getfixturevalue("postgres")
         server.execute("create database nasty")
         box = PostgresBox(box.landing, box.database, server, "nasty")

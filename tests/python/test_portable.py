@@ -1,11 +1,10 @@
 """The macros in macros/portable/, and those that rest on them, answer the same on each engine."""
 
 import json
-from pathlib import Path
 
 import pytest
 
-from .conftest import PostgresBox, run_dbt
+from .conftest import Box, run_dbt
 
 # For each expression over the texts `a` and `b`: what they are, and what is expected, as text.
 ANSWERS: dict[str, list[tuple[str | None, ...]]] = {
@@ -118,7 +117,7 @@ ANSWERS: dict[str, list[tuple[str | None, ...]]] = {
         (None, None),
     ],
     # Standard time and daylight saving time, the hour that is skipped, and the one that repeats.
-    "{{ timestamp_text(local_to_utc('cast(a as timestamp)', 'b')) }}": [
+    "{{ timestamp_text(local_to_utc(at_a, 'b')) }}": [
         ("2013-01-01 05:15:00", "America/New_York", "2013-01-01 10:15:00"),
         ("2013-07-01 05:15:00", "America/New_York", "2013-07-01 09:15:00"),
         ("2013-03-10 01:59:00", "America/New_York", "2013-03-10 06:59:00"),
@@ -138,7 +137,7 @@ ANSWERS: dict[str, list[tuple[str | None, ...]]] = {
         ("2013-07-01 12:00:00", None, None),
         (None, "America/New_York", None),
     ],
-    "{{ timestamp_text(utc_to_local('cast(a as timestamp)', 'b')) }}": [
+    "{{ timestamp_text(utc_to_local(at_a, 'b')) }}": [
         ("2013-03-10 06:59:00", "America/New_York", "2013-03-10 01:59:00"),
         ("2013-03-10 07:00:00", "America/New_York", "2013-03-10 03:00:00"),
         ("2013-11-03 05:30:00", "America/New_York", "2013-11-03 01:30:00"),
@@ -158,7 +157,7 @@ ANSWERS: dict[str, list[tuple[str | None, ...]]] = {
         ("2400", "1440"),
         (None, None),
     ],
-    "{{ timestamp_text(add_minutes('cast(b as integer)', 'cast(a as timestamp)')) }}": [
+    "{{ timestamp_text(add_minutes('cast(b as integer)', at_a)) }}": [
         ("2013-01-01 00:00:00", "1440", "2013-01-02 00:00:00"),
         ("2013-01-01 00:10:00", "-15", "2012-12-31 23:55:00"),
         ("2024-02-28 23:59:00", "1", "2024-02-29 00:00:00"),
@@ -166,7 +165,7 @@ ANSWERS: dict[str, list[tuple[str | None, ...]]] = {
         ("2013-01-01 00:00:00", None, None),
         (None, "5", None),
     ],
-    "{{ minutes_between('cast(a as timestamp)', 'cast(b as timestamp)') }}": [
+    "{{ minutes_between(at_a, at_b) }}": [
         ("2013-01-01 00:00:00", "2013-01-02 00:00:00", "1440"),
         ("2013-01-01 00:10:00", "2012-12-31 23:55:00", "-15"),
         ("2024-02-28 12:00:00", "2024-03-01 12:00:00", "2880"),
@@ -185,6 +184,10 @@ ANSWERS: dict[str, list[tuple[str | None, ...]]] = {
         ("America/Nowhere", "0"),
     ],
 }
+# What `at_a` and `at_b` are in them.
+TIMES = "".join(
+    f"{{% set at_{name} = 'cast({name} as ' ~ dbt.type_timestamp() ~ ')' %}}" for name in "ab"
+)
 # For each expression over the integers `x`: what they are, and what is expected.
 AGGREGATES: dict[str, list[tuple[tuple[int | None, ...], str | None]]] = {
     "{{ percentile(0.5, 'x') }}": [
@@ -207,43 +210,42 @@ def literal(value: object) -> str:
 
 
 def question() -> tuple[str, list[tuple[str, tuple, str | None]]]:
-    """One query for all cases, numbered; and the cases: expression, input and expected answer."""
-    cases, inputs, selects = [], [], []
+    """One query for all cases, numbered; and the cases: expression, input and expected answer.
+
+    Each expression has its own inputs: Spark would also compute it of others before it leaves them.
+    """
+    cases, selects = [], []
     text = "cast({} as {{{{ dbt.type_string() }}}})".format
     for expression, answers in ANSWERS.items():
+        inputs = []
         for *given, expected in answers:
-            number, (a, b) = len(cases), (*given, None)[:2]
-            cases.append((expression, tuple(given), expected))
+            a, b = (*given, None)[:2]
             inputs.append(
-                f"select {number} as number, {text(literal(a))} as a, {text(literal(b))} as b"
+                f"select {len(cases)} as number, {text(literal(a))} as a, {text(literal(b))} as b"
             )
-            selects.append(
-                f"select number, '=' || {text(expression)} as found"
-                f" from inputs where number = {number}"
-            )
+            cases.append((expression, tuple(given), expected))
+        selects.append(
+            f"select number, '=' || {text(expression)} as found"
+            f" from ({' union all '.join(inputs)}) as inputs"
+        )
     for expression, answers in AGGREGATES.items():
         for given, expected in answers:
-            number = len(cases)
-            cases.append((expression, given, expected))
             rows = " union all ".join(f"select cast({literal(x)} as integer) as x" for x in given)
             selects.append(
-                f"select {number} as number, '=' || {text(expression)} as found"
+                f"select {len(cases)} as number, '=' || {text(expression)} as found"
                 f" from ({rows}) as numbers"
             )
-    return f"with inputs as ({' union all '.join(inputs)}) {' union all '.join(selects)}", cases
+            cases.append((expression, given, expected))
+    return TIMES + " union all ".join(selects), cases
 
 
-@pytest.mark.parametrize("engine", ["duckdb", "postgres"])
-def test_macros_answer_as_the_table_says(
-    engine: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    variables = {}
-    if engine == "postgres":
-        box: PostgresBox = request.getfixturevalue("postgres_box")
-        variables = box.variables
+@pytest.mark.parametrize(
+    "box", ["duckdb", "postgres", pytest.param("spark", marks=pytest.mark.spark)], indirect=True
+)
+def test_macros_answer_as_the_table_says(box: Box) -> None:
     query, cases = question()
     result = run_dbt("--quiet", "show", "--limit", "-1", "--output", "json", "--inline", query,
-                     database=tmp_path / "warehouse.duckdb", **variables)  # fmt: skip
+                     database=box.database, **box.variables)  # fmt: skip
     assert result.returncode == 0, result.stdout
     rows = json.loads(result.stdout)["show"]
     found = {row["number"]: row["found"] and row["found"].removeprefix("=") for row in rows}

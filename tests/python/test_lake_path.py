@@ -1,0 +1,409 @@
+"""What only a lake brings: files that come one by one, and a snapshot that makes them count."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import fsspec
+import pytest
+from click.testing import CliRunner
+
+from ingest import load, on_lake
+
+from .conftest import LOADER, ONE_BY_ONE, PROJECT, Box, LakeBox, content, environment
+from .test_load_bad_use import refusal, without_root_rights
+from .test_load_killed import ORDERS, csv
+
+KEEP_ONE = "from ingest import on_lake; on_lake.KEPT_SNAPSHOTS = 1;"
+# As a load on another machine: it does not see the lock, and works in a folder of its own.
+ELSEWHERE = (
+    "import contextlib; from ingest import on_lake;"
+    "on_lake.Lake.locked = lambda self: contextlib.nullcontext(setattr("
+    "self, 'workspace', self.workspace.with_name('.elsewhere')));"
+)
+
+
+def with_change(change: str) -> tuple[str, ...]:
+    """The command that commits each file by itself, with a change made to it before."""
+    *python, code = ONE_BY_ONE
+    return (*python, code.replace("load.main()", f"{change} load.main()"))
+
+
+class Calm:
+    """Files of every kind over an older state of the lake, and what must come of them."""
+
+    def __init__(self, folder: Path):
+        self.box = box = LakeBox(folder / "landing", folder / "lake")
+        for number in range(3):
+            box.write(f"{ORDERS}{number}.csv", csv(number))
+        box.load()
+        self.before = folder / "before"
+        shutil.copytree(box.database, self.before)
+        # One changes, two swap, one gets a copy, and new ones come, with more columns, too.
+        box.write(f"{ORDERS}0.csv", csv(10))
+        box.write(f"{ORDERS}1.csv", csv(2))
+        box.write(f"{ORDERS}2.csv", csv(1))
+        box.write(f"{ORDERS}copy.csv", csv(2))
+        box.write(f"{ORDERS}5.csv", csv(5, extra=",more"))
+        box.write(f"{ORDERS}6.csv", csv(6))
+        started = time.monotonic()
+        box.load(command=ONE_BY_ONE)
+        self.seconds = time.monotonic() - started
+        self.expected = content(box)
+
+    def again(self) -> None:
+        """Put the lake back to what it was before the load."""
+        shutil.rmtree(self.box.database)
+        shutil.copytree(self.before, self.box.database)
+
+    def start(self, command: tuple[str, ...] = ONE_BY_ONE) -> subprocess.Popen[str]:
+        """Start the load."""
+        return subprocess.Popen(
+            [*map(str, command), "--landing", str(self.box.landing)],
+            env=environment(self.box.database, **self.box.variables),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Calm:
+    return Calm(tmp_path_factory.mktemp("calm"))
+
+
+def look(box: LakeBox) -> dict[str, str]:
+    """Read the lake as of one snapshot: all files are whole. Return their ids, by path."""
+    with box.reader("from raw.acme_orders, raw.rejected_rows") as reader:
+        files = reader.sql(
+            "select path, file_id, rows_loaded, rows_rejected from raw.landed_files"
+            " where is_current"
+        ).fetchall()
+        rows, rejects = (
+            dict(reader.sql(f"select {key}, count(*) from raw.{table} group by 1").fetchall())
+            for key, table in (("_file_id", "acme_orders"), ("file_id", "rejected_rows"))
+        )
+    assert rows == {file_id: count for _, file_id, count, _ in files}
+    assert rejects == {file_id: count for _, file_id, _, count in files if count}
+    return {path: file_id for path, file_id, *_ in files}
+
+
+def test_killed_and_run_again(calm: Calm) -> None:
+    """At seeded moments all over the load; a reader sees whole files all the time."""
+    chance = random.Random("lake")
+    kills, hits, seen = 10, 0, set()
+    for turn in range(kills):
+        calm.again()
+        end = time.monotonic() + calm.seconds * (turn + chance.random()) / kills
+        with calm.start() as process:
+            while time.monotonic() < end:
+                seen.add(frozenset(look(calm.box).items()))
+            process.kill()
+            process.communicate()
+        hits += process.returncode == -signal.SIGKILL
+        calm.box.check_registry()
+        calm.box.load()
+        assert content(calm.box) == calm.expected, f"killed in turn {turn}"
+        assert not calm.box.workspace.exists()
+    assert hits >= kills // 2
+    # States in between were seen, and no name is ever without rows.
+    assert len(seen) > 2
+    assert all({f"{ORDERS}{number}.csv" for number in (0, 1, 2)} <= set(dict(s)) for s in seen)
+
+
+def test_killed_in_a_first_load(calm: Calm, lake_box: LakeBox) -> None:
+    """With no lake before, and with the next load killed as well."""
+    chance = random.Random("first")
+    lake_box.landing = calm.box.landing
+    first = Calm.start.__get__(type("", (), {"box": lake_box}))
+    for _ in range(2):
+        with first() as process:
+            time.sleep(chance.uniform(0.5, 1) * calm.seconds)
+            process.kill()
+            process.communicate()
+    lake_box.load()
+    lake_box.check_registry()
+    assert look(lake_box) == look(calm.box)
+
+
+def test_two_loads_at_once(calm: Calm) -> None:
+    """While one load goes on, another one leaves and says so; looking is allowed."""
+    calm.again()
+    with calm.start() as first:
+        assert first.stderr.readline()
+        os.kill(first.pid, signal.SIGSTOP)
+        try:
+            message = refusal(calm.box.run())
+            assert f"another load into {calm.box.database} goes on (pid {first.pid} on" in message
+            assert calm.box.run("--dry-run").returncode == 0
+        finally:
+            os.kill(first.pid, signal.SIGCONT)
+        _, messages = first.communicate(timeout=60)
+    assert first.returncode == 0, messages
+    assert content(calm.box) == calm.expected
+
+
+def test_two_loads_that_know_nothing_of_each_other(calm: Calm) -> None:
+    """As on two machines: the one that comes late commits nothing, and says so."""
+    calm.again()
+    with calm.start(with_change(ELSEWHERE)) as late:
+        assert late.stderr.readline()
+        os.kill(late.pid, signal.SIGSTOP)
+        try:
+            calm.box.load()
+            done = look(calm.box)
+        finally:
+            os.kill(late.pid, signal.SIGCONT)
+        _, messages = late.communicate(timeout=60)
+    assert late.returncode == 1, messages
+    assert "was changed, as by another load, while this one went on" in messages
+    assert "Traceback" not in messages
+    assert look(calm.box) == done
+    assert content(calm.box) == calm.expected
+    assert {each[2] for each in calm.box.load().values()} <= {"unchanged", "duplicate"}
+
+
+def test_same_as_duckdb(box: Box, tmp_path: Path) -> None:
+    """Whatever happens to files, both hold the same afterwards, row by row."""
+    lake_box = LakeBox(box.landing, tmp_path / "lake")
+
+    def both(*args: str) -> None:
+        duck, lake = box.load(*args), lake_box.load(*args)
+        assert duck == lake
+        assert content(box) == content(lake_box)
+
+    for number in range(3):
+        box.write(f"{ORDERS}{number}.csv", csv(number)[: 4_000 + number])
+    box.write(f"{ORDERS}3.csv", 'id;Unit Price\n0005;\n;""\nNA; x \n')
+    box.write(f"{ORDERS}header.csv", "id\n")
+    both("--max-rejects", "9")
+    # Changed, copied, renamed, more columns, and what was there comes back.
+    box.write(f"{ORDERS}0.csv", csv(10)[:3_000])
+    box.write(f"{ORDERS}copy.csv", csv(2)[:4_002])
+    box.write(f"{ORDERS}4.csv", csv(4, extra=",more")[:3_000])
+    (box.landing / ORDERS / "3.csv").rename(box.landing / ORDERS / "three.csv")
+    both("--max-rejects", "9")
+    both("--forget", f"{ORDERS}4.csv", "--forget", f"{ORDERS}2.csv")
+    box.write(f"{ORDERS}0.csv", csv(0)[:4_000])
+    both("--full-refresh", "--verify", "--max-rejects", "9")
+
+
+def test_same_as_duckdb_of_the_sample(lake_box: LakeBox, landing: Path, loaded: Path) -> None:
+    """All rows of all tables, but for what a load makes up."""
+    lake_box.landing = landing
+    lake_box.load()
+    made_up = {"_dlt_load_id", "loaded_at"}
+    with lake_box.reader("information_schema") as lake:
+        lake.execute(f"attach '{loaded}' as duck (read_only)")
+        tables = [name for (name,) in lake.sql(
+            "select table_name from duckdb_tables() where schema_name = 'raw'"
+            " and database_name = 'duck' and table_name not like '\\_dlt%' escape '\\'"
+        ).fetchall()]  # fmt: skip
+        assert len(tables) == 8
+        for table in tables:
+            columns = set(lake.sql(f"from duck.raw.{table}").columns)
+            assert columns == set(lake.sql(f"from raw.{table}").columns)
+            listed = ", ".join(sorted(columns - made_up))
+            one, other = (f"select {listed} from {of}raw.{table}" for of in ("duck.", ""))
+            assert lake.sql(f"({one}) except all ({other})").fetchall() == []
+            assert lake.sql(f"({other}) except all ({one})").fetchall() == []
+
+
+def test_files_that_no_reader_needs_are_removed(lake_box: LakeBox) -> None:
+    """What was replaced or never committed goes with the last snapshot that is older."""
+    box = lake_box
+    box.write(f"{ORDERS}a.csv", "id\n1\n2,3\n")
+    box.write(f"{ORDERS}b.csv", "id\n4\n")
+    box.load("--max-rejects", "9")
+
+    def files() -> list[Path]:
+        return [path for name in ("acme_orders", "rejected_rows") for path in
+                (box.raw / name).iterdir() if ".columns." not in path.name]  # fmt: skip
+
+    assert len(files()) == 3
+    kept = next(path for path in files() if look(box)[f"{ORDERS}b.csv"] in path.name)
+    orphan = box.raw / "acme_orders" / f"1.5.{'0' * 64}.parquet"
+    shutil.copyfile(kept, orphan)
+    foreign = box.raw / "acme_orders" / "notes.txt"
+    foreign.write_text("not of a load")
+    box.write(f"{ORDERS}a.csv", "id\n5\n")
+    box.load()
+    # Two snapshots: the older one still has its rows.
+    assert len(files()) == 6
+    box.write(f"{ORDERS}c.csv", "id\n6\n")
+    box.load(command=with_change(KEEP_ONE))
+    assert len(box.snapshots()) == 1
+    assert {path.name.rsplit(".", 2)[1] for path in files() if path != foreign} == {
+        *look(box).values()
+    }
+    assert foreign.exists()
+    assert box.query("select id from raw.acme_orders order by id") == [("4",), ("5",), ("6",)]
+    # A load that does nothing leaves everything as it is.
+    before = {path: path.stat().st_mtime_ns for path in box.raw.rglob("*")}
+    box.load(command=with_change(KEEP_ONE))
+    assert {path: path.stat().st_mtime_ns for path in box.raw.rglob("*")} == before
+
+
+def test_verify_reads_all_files(lake_box: LakeBox) -> None:
+    """A copy of a data file, one that is gone, and one that is damaged."""
+    box = lake_box
+    box.write(f"{ORDERS}a.csv", "id\n1\n2\n")
+    box.load()
+    [file] = (path for path in (box.raw / "acme_orders").iterdir() if ".columns." not in path.name)
+    copy = shutil.copyfile(file, file.with_name("copy.parquet"))
+    result = box.run("--verify")
+    assert result.returncode == 1
+    assert "raw.acme_orders holds 4 rows of acme/orders/a.csv" in result.stderr
+    copy.unlink()
+    file.rename(copy.with_suffix(".gone"))
+    result = box.run("--verify")
+    assert result.returncode == 1
+    assert "raw.acme_orders holds 0 rows of acme/orders/a.csv" in result.stderr
+    file.write_bytes(b"PAR1 but no more than that")
+    message = refusal(box.run("--verify"))
+    assert "the rows of raw.acme_orders cannot be counted" in message
+    assert file.name in message
+    file.unlink()
+    box.load("--full-refresh", "--verify")
+    assert box.query("select id from raw.acme_orders order by id") == [("1",), ("2",)]
+
+
+def test_snapshot_damaged_or_missing(lake_box: LakeBox) -> None:
+    """It is said, and what to do; nothing is changed."""
+    box = lake_box
+    box.write(f"{ORDERS}a.csv", "id\n1\n")
+    box.load()
+    box.write(f"{ORDERS}b.csv", "id\n2\n")
+    box.load()
+    older, newest = box.snapshots()
+    good = newest.read_bytes()
+    for bad in (b"", good[:-20], b"PAR1" + b"\0" * 100 + b"PAR1", older.read_bytes()):
+        newest.write_bytes(bad)
+        for args in ((), ("--dry-run",), ("--forget", f"{ORDERS}a.csv")):
+            message = refusal(box.run(*args))
+            assert f"{newest} is damaged" in message
+            assert f"remove it: then landed_files/{older.name} says what is loaded" in message
+        assert newest.read_bytes() == bad
+    # As the message says.
+    newest.unlink()
+    assert {name: line[2] for name, line in box.load().items()} == {
+        f"{ORDERS}a.csv": "unchanged",
+        f"{ORDERS}b.csv": "new",
+    }
+    box.check_registry()
+    for snapshot in box.snapshots():
+        snapshot.unlink()
+    message = refusal(box.run())
+    assert "has no snapshot, and there are data files" in message
+    assert str(box.raw) in message
+    box.raw.rename(box.raw.with_name("moved_away"))
+    assert {line[2] for line in box.load().values()} == {"new"}
+    columns = next((box.raw / "acme_orders").glob("*.columns.parquet"))
+    columns.write_bytes(b"")
+    assert f"{columns} is damaged" in refusal(box.run())
+    columns.unlink()
+    assert {line[2] for line in box.load("--verify").values()} == {"new"}
+
+
+def test_lake_that_cannot_be_written_or_is_none(lake_box: LakeBox, tmp_path: Path) -> None:
+    lake_box.write(f"{ORDERS}a.csv", "id\n1\n")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+    file = tmp_path / "file"
+    file.write_text("no folder")
+    command = (*without_root_rights(), *LOADER)
+    for place, *words in (
+        (closed / "lake", "Permission denied"),
+        (closed, "Permission denied"),
+        (file, "file"),
+        ("nowhere://lake", "nowhere", "expected a folder", "s3://bucket/lake"),
+    ):
+        message = refusal(lake_box.run(command=command, ONTIME_LAKE=str(place)))
+        assert all(word in message for word in (str(place), *words)), message
+    assert list(closed.iterdir()) == []
+    # One that was loaded can be looked at by who may not write.
+    lake_box.load()
+    for path in (lake_box.raw, lake_box.database):
+        path.chmod(0o555)
+    assert "Permission denied" in refusal(lake_box.run(command=command))
+    assert lake_box.run("--dry-run", command=command).returncode == 0
+    for path in (lake_box.raw, lake_box.database):
+        path.chmod(0o755)
+    lake_box.load("--full-refresh", "--verify")
+
+
+@pytest.fixture
+def bucket() -> Iterator[str]:
+    """Return the URL of an empty store that is no folder: objects are put whole, by one call."""
+    yield "memory://bucket/lake"
+    fsspec.filesystem("memory").store.clear()
+    for path in (PROJECT / "warehouse").glob("memory-*.load.lock"):
+        path.unlink()
+
+
+def test_store_of_objects(box: Box, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same way through another file system of fsspec: load, replace, verify, lose a race."""
+
+    def run(*args: str) -> tuple[int, str]:
+        result = CliRunner().invoke(
+            load.main,
+            ["--target", "spark", "--landing", str(box.landing), *args],
+            env={"ONTIME_LAKE": bucket},
+        )
+        return result.exit_code, result.output
+
+    fs = fsspec.filesystem("memory")
+
+    def rows() -> list[tuple]:
+        newest = max(fs.ls("/bucket/lake/raw/landed_files", detail=False))
+        with duckdb.connect() as reader:
+            reader.register_filesystem(fs)
+            return reader.sql(
+                f"select id from 'memory://{newest}' as landed join"
+                " read_parquet('memory:///bucket/lake/raw/acme_orders/*.parquet') as held"
+                " on is_current and file_id = _file_id and landed._dlt_load_id ="
+                " held._dlt_load_id order by id"
+            ).fetchall()
+
+    box.write(f"{ORDERS}a.csv", "id\n1\n")
+    box.write(f"{ORDERS}b.csv", "id\n2\n")
+    assert run()[0] == 0
+    assert rows() == [("1",), ("2",)]
+    box.write(f"{ORDERS}a.csv", "id\n3\n")
+    exit_code, output = run("--verify")
+    assert exit_code == 0, output
+    assert rows() == [("2",), ("3",)]
+    # Another load is quicker, just before the snapshot is created.
+    box.write(f"{ORDERS}b.csv", "id\n4\n")
+    create = on_lake.Lake._create_once
+
+    def too_late(lake: on_lake.Lake, ready: Path, name: str) -> None:
+        fs.pipe_file(f"/bucket/lake/raw/{name}", b"of the other load")
+        create(lake, ready, name)
+
+    monkeypatch.setattr(on_lake.Lake, "_create_once", too_late)
+    exit_code, output = run()
+    assert exit_code == 1
+    assert "was changed, as by another load, while this one went on" in output
+    newest = max(fs.ls("/bucket/lake/raw/landed_files", detail=False))
+    assert fs.cat_file(newest) == b"of the other load"
+    assert not list((PROJECT / "warehouse").glob("memory-*.load"))
+
+
+def test_store_without_its_driver(lake_box: LakeBox, tmp_path: Path) -> None:
+    """What an extra brings is named; nobody else needs it."""
+    absent = tmp_path / "absent" / "s3fs"
+    absent.mkdir(parents=True)
+    (absent / "__init__.py").write_text("raise ModuleNotFoundError('s3fs')")
+    lake_box.write(f"{ORDERS}a.csv", "id\n1\n")
+    message = refusal(lake_box.run(ONTIME_LAKE="s3://b/lake", PYTHONPATH=str(absent.parent)))
+    assert 'pip install -e ".[s3]"' in message
+    code = "import sys, ingest.load; sys.exit('fsspec' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT).returncode == 0
