@@ -30,8 +30,11 @@ $(WAREHOUSE).built: $(WAREHOUSE) $(DBT_FILES) $(VENV)/.runtime
 	$(BIN)/dbt build $(if $(filter $(DBT_FILES) $(VENV)/.runtime,$?),--full-refresh)
 	@touch "$@"
 
+# A file's tests share what its fixtures made: they stay together, and the files keep their order.
+SIDE_BY_SIDE = -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 test: $(VENV)/.test ## Set up with the test tools, run all tests (some of them: make test ARGS="-k name")
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 # The linter compiles the models and needs no data: a database in memory spares the real one.
 lint: $(VENV)/.test ## Check the style of Python and SQL
