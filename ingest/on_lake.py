@@ -38,7 +38,7 @@ REGISTRY, REJECTS = "landed_files", "rejected_rows"
 SNAPSHOT = re.compile(rf"{REGISTRY}/(\d+)\.parquet")
 DATA_FILE = re.compile(r"(?P<table>[^/]+)/(?P<load_id>\d+\.\d+)\.(?P<of>[^/]+)\.parquet")
 COLUMNS = "columns"
-# The newest snapshots of so many loads are kept, and what they need, for readers under way.
+# So many snapshots from before a load are kept, and what they need, for readers under way.
 KEPT_SNAPSHOTS = 10
 READ_AT_ONCE = 16
 # What is raised where a file is not the Parquet that was written. (Arrow's are ValueErrors.)
@@ -376,10 +376,11 @@ class Lake(DuckDB):
         with suppress(*DAMAGED, *self.error):
             files = self._files()
             numbers = self._numbers(files)
-            ends = [each for each in numbers if not self._number_before < each < self._number]
-            kept = [_snapshot_name(number) for number in ends[-KEPT_SNAPSHOTS:]]
-            for name in {_snapshot_name(number) for number in numbers} - {*kept}:
-                self._fs.rm_file(f"{self._raw}/{name}")
+            before = [number for number in numbers if number <= self._number_before]
+            old = before[:-KEPT_SNAPSHOTS]
+            for number in old:
+                self._fs.rm_file(f"{self._raw}/{_snapshot_name(number)}")
+            kept = [_snapshot_name(number) for number in numbers[len(old) :]]
             needed = self._needed(kept)
             oldest = self._fs.modified(f"{self._raw}/{kept[0]}")
             for match in map(DATA_FILE.fullmatch, files):
