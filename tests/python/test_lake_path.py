@@ -81,7 +81,7 @@ def look(box: LakeBox) -> dict[str, str]:
 def test_killed_and_run_again(calm: CalmLake) -> None:
     """At seeded moments all over the load; a reader sees whole files all the time."""
     chance = random.Random("lake")
-    kills, hits, seen = 8, 0, set()
+    kills, hits, seen = 6, 0, set()
     for turn in range(kills):
         calm.again()
         end = time.monotonic() + calm.seconds * (turn + chance.random()) / kills
@@ -106,6 +106,32 @@ def test_killed_and_run_again(calm: CalmLake) -> None:
     # Old or new, no name is ever without rows.
     assert len(seen) > 1
     assert all({f"{ORDERS}{number}.csv" for number in (0, 1, 2)} <= set(dict(s)) for s in seen)
+
+
+def test_reader_at_every_step(calm: CalmLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before and after each file of a load comes into its place, a reader sees whole files.
+
+    A load that is killed there leaves just that.
+    """
+    calm.again()
+    seen = []
+    sync = on_lake.sync
+
+    def step(path: Path) -> None:
+        seen.append(look(calm.box))
+        sync(path)
+
+    monkeypatch.setattr(on_lake, "sync", step)
+    monkeypatch.setattr(load, "BATCH_BYTES", 1)
+    result = CliRunner().invoke(
+        load.main, ["--landing", str(calm.box.landing)], env=calm.box.variables
+    )
+    assert result.exit_code == 0, result.output
+    assert content(calm.box) == calm.expected
+    # For each of the three files that are read, rows, perhaps columns and rejects, a snapshot.
+    states = [state for number, state in enumerate(seen) if state != seen[number - 1]]
+    assert len(seen) > 3 * 4
+    assert len(states) > 3
 
 
 def test_killed_in_a_first_load(calm: CalmLake, lake_box: LakeBox) -> None:
