@@ -38,7 +38,7 @@ REGISTRY, REJECTS = "landed_files", "rejected_rows"
 SNAPSHOT = re.compile(rf"{REGISTRY}/(\d+)\.parquet")
 DATA_FILE = re.compile(r"(?P<table>[^/]+)/(?P<load_id>\d+\.\d+)\.(?P<of>[^/]+)\.parquet")
 COLUMNS = "columns"
-# The newest snapshots of so many loads are kept, and what they need, for readers under way.
+# So many snapshots from before a load are kept, and what they need, for readers under way.
 KEPT_SNAPSHOTS = 10
 READ_AT_ONCE = 16
 # What is raised where a file is not the Parquet that was written. (Arrow's are ValueErrors.)
@@ -345,16 +345,22 @@ class Lake(DuckDB):
             if table == REJECTS
             else (f"'{table}'", FILE_ID)
         )
-        rows = pa.schema([(column, pa.string()) for column in (*columns, LOAD_ID)])
+        names = [*columns, LOAD_ID]
+        rows = pa.schema([(name, pa.string()) for name in names])
         paths = [f"{self._raw}/{name}" for name in files]
+        # Else most of the files would be in memory before they are counted.
+        scan = pads.dataset(paths, rows, "parquet", self._fs).scanner(
+            batch_readahead=2, fragment_readahead=1
+        )
         try:
-            reader = pads.dataset(paths, rows, "parquet", self._fs).scanner().to_reader()
-            self._connection.register("content", reader)
+            self._connection.register("arriving", scan.to_reader())
             return self.query(
-                f"select {by}, count(*) as row_count from content where exists (select 1 from"
-                f" {RAW}.{REGISTRY} as landed where is_current and landed.file_id ="
-                f" content.{file_id} and landed.{LOAD_ID} = content.{LOAD_ID} and"
-                f" landed.source_name || '_' || landed.table_name = {of_table}) group by {by}"
+                f"with content as (select {', '.join(names)}, count(*) as row_count from arriving"
+                f" group by all) select {by}, cast(sum(row_count) as bigint) as row_count"
+                f" from content where exists (select 1 from {RAW}.{REGISTRY} as landed"
+                f" where is_current and landed.file_id = content.{file_id}"
+                f" and landed.{LOAD_ID} = content.{LOAD_ID}"
+                f" and landed.source_name || '_' || landed.table_name = {of_table}) group by {by}"
             )
         except (*DAMAGED, *self.error) as error:
             raise LoadError(
@@ -370,10 +376,11 @@ class Lake(DuckDB):
         with suppress(*DAMAGED, *self.error):
             files = self._files()
             numbers = self._numbers(files)
-            ends = [each for each in numbers if not self._number_before < each < self._number]
-            kept = [_snapshot_name(number) for number in ends[-KEPT_SNAPSHOTS:]]
-            for name in {_snapshot_name(number) for number in numbers} - {*kept}:
-                self._fs.rm_file(f"{self._raw}/{name}")
+            before = [number for number in numbers if number <= self._number_before]
+            old = before[:-KEPT_SNAPSHOTS]
+            for number in old:
+                self._fs.rm_file(f"{self._raw}/{_snapshot_name(number)}")
+            kept = [_snapshot_name(number) for number in numbers[len(old) :]]
             needed = self._needed(kept)
             oldest = self._fs.modified(f"{self._raw}/{kept[0]}")
             for match in map(DATA_FILE.fullmatch, files):

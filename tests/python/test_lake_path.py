@@ -17,9 +17,9 @@ from click.testing import CliRunner
 
 from ingest import load, on_lake
 
-from .conftest import LOADER, ONE_BY_ONE, PROJECT, Box, LakeBox, content, environment
+from .conftest import LOADER, ONE_BY_ONE, PROJECT, Box, LakeBox, content
 from .test_load_bad_use import refusal, without_root_rights
-from .test_load_killed import ORDERS, csv
+from .test_load_killed import ORDERS, Calm, csv, start
 
 KEEP_ONE = "from ingest import on_lake; on_lake.KEPT_SNAPSHOTS = 1;"
 # As a load on another machine: it does not see the lock, and works in a folder of its own.
@@ -36,47 +36,30 @@ def with_change(change: str) -> tuple[str, ...]:
     return (*python, code.replace("load.main()", f"{change} load.main()"))
 
 
-class Calm:
-    """Files of every kind over an older state of the lake, and what must come of them."""
+class CalmLake(Calm):
+    """A load into a lake, to be disturbed."""
 
-    def __init__(self, folder: Path):
-        self.box = box = LakeBox(folder / "landing", folder / "lake")
-        for number in range(3):
-            box.write(f"{ORDERS}{number}.csv", csv(number))
-        box.load()
-        self.before = folder / "before"
-        shutil.copytree(box.database, self.before)
-        # One changes, two swap, one gets a copy, and new ones come, with more columns, too.
-        box.write(f"{ORDERS}0.csv", csv(10))
-        box.write(f"{ORDERS}1.csv", csv(2))
-        box.write(f"{ORDERS}2.csv", csv(1))
-        box.write(f"{ORDERS}copy.csv", csv(2))
-        box.write(f"{ORDERS}5.csv", csv(5, extra=",more"))
-        box.write(f"{ORDERS}6.csv", csv(6))
-        started = time.monotonic()
-        box.load(command=ONE_BY_ONE)
-        self.seconds = time.monotonic() - started
-        self.expected = content(box)
+    box: LakeBox
+
+    def save(self) -> None:
+        """Keep a copy of the lake."""
+        shutil.copytree(self.box.database, self.before)
 
     def again(self) -> None:
-        """Put the lake back to what it was before the load."""
+        """Put the copy in place of the lake."""
         shutil.rmtree(self.box.database)
         shutil.copytree(self.before, self.box.database)
 
-    def start(self, command: tuple[str, ...] = ONE_BY_ONE) -> subprocess.Popen[str]:
-        """Start the load."""
-        return subprocess.Popen(
-            [*map(str, command), "--landing", str(self.box.landing)],
-            env=environment(self.box.database, **self.box.variables),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    @property
+    def before(self) -> Path:
+        """Where the copy is."""
+        return self.box.database.with_name("before")
 
 
 @pytest.fixture(scope="module")
-def calm(tmp_path_factory: pytest.TempPathFactory) -> Calm:
-    return Calm(tmp_path_factory.mktemp("calm"))
+def calm(tmp_path_factory: pytest.TempPathFactory) -> CalmLake:
+    folder = tmp_path_factory.mktemp("calm")
+    return CalmLake(LakeBox(folder / "landing", folder / "lake"))
 
 
 def look(box: LakeBox) -> dict[str, str]:
@@ -95,10 +78,10 @@ def look(box: LakeBox) -> dict[str, str]:
     return {path: file_id for path, file_id, *_ in files}
 
 
-def test_killed_and_run_again(calm: Calm) -> None:
+def test_killed_and_run_again(calm: CalmLake) -> None:
     """At seeded moments all over the load; a reader sees whole files all the time."""
     chance = random.Random("lake")
-    kills, hits, seen = 10, 0, set()
+    kills, hits, seen = 6, 0, set()
     for turn in range(kills):
         calm.again()
         end = time.monotonic() + calm.seconds * (turn + chance.random()) / kills
@@ -113,18 +96,50 @@ def test_killed_and_run_again(calm: Calm) -> None:
         assert content(calm.box) == calm.expected, f"killed in turn {turn}"
         assert not calm.box.workspace.exists()
     assert hits >= kills // 2
-    # States in between were seen, and no name is ever without rows.
-    assert len(seen) > 2
+    # And once to its end.
+    calm.again()
+    seen.add(frozenset(look(calm.box).items()))
+    with calm.start() as process:
+        while process.poll() is None:
+            seen.add(frozenset(look(calm.box).items()))
+    seen.add(frozenset(look(calm.box).items()))
+    # Old or new, no name is ever without rows.
+    assert len(seen) > 1
     assert all({f"{ORDERS}{number}.csv" for number in (0, 1, 2)} <= set(dict(s)) for s in seen)
 
 
-def test_killed_in_a_first_load(calm: Calm, lake_box: LakeBox) -> None:
+def test_reader_at_every_step(calm: CalmLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before and after each file of a load comes into its place, a reader sees whole files.
+
+    A load that is killed there leaves just that.
+    """
+    calm.again()
+    seen = []
+    sync = on_lake.sync
+
+    def step(path: Path) -> None:
+        seen.append(look(calm.box))
+        sync(path)
+
+    monkeypatch.setattr(on_lake, "sync", step)
+    monkeypatch.setattr(load, "BATCH_BYTES", 1)
+    result = CliRunner().invoke(
+        load.main, ["--landing", str(calm.box.landing)], env=calm.box.variables
+    )
+    assert result.exit_code == 0, result.output
+    assert content(calm.box) == calm.expected
+    # For each of the three files that are read, rows, perhaps columns and rejects, a snapshot.
+    states = [state for number, state in enumerate(seen) if state != seen[number - 1]]
+    assert len(seen) > 3 * 4
+    assert len(states) > 3
+
+
+def test_killed_in_a_first_load(calm: CalmLake, lake_box: LakeBox) -> None:
     """With no lake before, and with the next load killed as well."""
     chance = random.Random("first")
     lake_box.landing = calm.box.landing
-    first = Calm.start.__get__(type("", (), {"box": lake_box}))
     for _ in range(2):
-        with first() as process:
+        with start(lake_box) as process:
             time.sleep(chance.uniform(0.5, 1) * calm.seconds)
             process.kill()
             process.communicate()
@@ -133,7 +148,7 @@ def test_killed_in_a_first_load(calm: Calm, lake_box: LakeBox) -> None:
     assert look(lake_box) == look(calm.box)
 
 
-def test_two_loads_at_once(calm: Calm) -> None:
+def test_two_loads_at_once(calm: CalmLake) -> None:
     """While one load goes on, another one leaves and says so; looking is allowed."""
     calm.again()
     with calm.start() as first:
@@ -150,7 +165,7 @@ def test_two_loads_at_once(calm: Calm) -> None:
     assert content(calm.box) == calm.expected
 
 
-def test_two_loads_that_know_nothing_of_each_other(calm: Calm) -> None:
+def test_two_loads_that_know_nothing_of_each_other(calm: CalmLake) -> None:
     """As on two machines: the one that comes late commits nothing, and says so."""
     calm.again()
     with calm.start(with_change(ELSEWHERE)) as late:
@@ -235,11 +250,11 @@ def test_files_that_no_reader_needs_are_removed(lake_box: LakeBox) -> None:
     foreign.write_text("not of a load")
     box.write(f"{ORDERS}a.csv", "id\n5\n")
     box.load()
-    # Two snapshots: the older one still has its rows.
+    # The snapshot before still has its rows.
     assert len(files()) == 6
     box.write(f"{ORDERS}c.csv", "id\n6\n")
     box.load(command=with_change(KEEP_ONE))
-    assert len(box.snapshots()) == 1
+    assert len(box.snapshots()) == 2
     assert {path.name.rsplit(".", 2)[1] for path in files() if path != foreign} == {
         *look(box).values()
     }
@@ -282,14 +297,18 @@ def test_snapshot_damaged_or_missing(lake_box: LakeBox) -> None:
     box.load()
     box.write(f"{ORDERS}b.csv", "id\n2\n")
     box.load()
-    older, newest = box.snapshots()
+    *_, older, newest = box.snapshots()
     good = newest.read_bytes()
-    for bad in (b"", good[:-20], b"PAR1" + b"\0" * 100 + b"PAR1", older.read_bytes()):
+    for bad, *args in (
+        (b"", "--dry-run"),
+        (good[:-20], "--forget", f"{ORDERS}a.csv"),
+        (b"PAR1" + bytes(100) + b"PAR1",),
+        (older.read_bytes(),),
+    ):
         newest.write_bytes(bad)
-        for args in ((), ("--dry-run",), ("--forget", f"{ORDERS}a.csv")):
-            message = refusal(box.run(*args))
-            assert f"{newest} is damaged" in message
-            assert f"remove it: then landed_files/{older.name} says what is loaded" in message
+        message = refusal(box.run(*args))
+        assert f"{newest} is damaged" in message
+        assert f"remove it: then landed_files/{older.name} says what is loaded" in message
         assert newest.read_bytes() == bad
     # As the message says.
     newest.unlink()

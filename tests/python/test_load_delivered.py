@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from .conftest import PROJECT, Box, LakeBox, closing_table, on_each_engine
+from .conftest import PROJECT, Box, LakeBox, closing_table, on_each_database, on_each_engine
 
 ORDERS = "acme/orders/"
 A, B, C = "id,name\n1,a\n", "id,name\n2,b\n3,b\n", "id,name\n4,c\n"
@@ -66,7 +66,7 @@ def test_same_content_however_it_is_packed_is_one_file(box: Box) -> None:
     box.check_registry()
 
 
-@on_each_engine
+@on_each_database
 def test_archive_of_many(box: Box) -> None:
     members = {"2013/a.csv": A, "b.CSV": B, "readme.html": "<p>", "__MACOSX/._a.csv": "x"}
     write_zip(box, "all.zip", members)
@@ -316,7 +316,7 @@ def test_empty_file_is_taken_but_never_for_rows(box: Box) -> None:
         assert ids(box) == ["1"]
 
 
-@on_each_engine
+@on_each_database
 def test_forget(box: Box) -> None:
     path = box.write(ORDERS + "a.csv", A)
     box.write(ORDERS + "b.csv", B)

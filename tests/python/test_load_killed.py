@@ -25,6 +25,51 @@ def csv(number: int, *, extra: str = "") -> str:
     return "\n".join([f"file,row,text{extra}", *lines, ""])
 
 
+class Calm:
+    """Files of every kind over an older state of the warehouse, and what must come of them."""
+
+    def __init__(self, box: Box):
+        self.box = box
+        for number in range(3):
+            box.write(f"{ORDERS}{number}.csv", csv(number))
+        box.load()
+        self.save()
+        # One changes, two swap, one gets a copy, and new ones come, with more columns, too.
+        box.write(f"{ORDERS}0.csv", csv(10))
+        box.write(f"{ORDERS}1.csv", csv(2))
+        box.write(f"{ORDERS}2.csv", csv(1))
+        box.write(f"{ORDERS}copy.csv", csv(2))
+        box.write(f"{ORDERS}5.csv", csv(5, extra=",more"))
+        box.write(f"{ORDERS}6.csv", csv(6))
+        started = time.monotonic()
+        box.load(command=ONE_BY_ONE)
+        self.seconds = time.monotonic() - started
+        self.expected = content(box)
+
+    def save(self) -> None:
+        """Keep the warehouse as it is before the load."""
+        raise NotImplementedError
+
+    def again(self) -> None:
+        """Put the warehouse back to what it was before the load."""
+        raise NotImplementedError
+
+    def start(self, command: tuple[object, ...] = ONE_BY_ONE) -> subprocess.Popen[str]:
+        """Start the load."""
+        return start(self.box, command)
+
+
+def start(box: Box, command: tuple[object, ...] = ONE_BY_ONE) -> subprocess.Popen[str]:
+    """Start a load of a box's files."""
+    return subprocess.Popen(
+        [*map(str, command), "--landing", str(box.landing)],
+        env=environment(box.database, **box.variables),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Box, Path, tuple, float]:
     """Load files of every kind over an older state of the landing zone, undisturbed.
@@ -56,14 +101,10 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Box, Path, tuple, fl
 
 def kill(box: Box, seconds: float) -> bool:
     """Start a load and kill it after some time; tell whether it was still running."""
-    with subprocess.Popen(
-        [*map(str, ONE_BY_ONE), "--landing", str(box.landing)],
-        env=environment(box.database),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
+    with start(box) as process:
         time.sleep(seconds)
         process.kill()
+        process.communicate()
     return process.returncode == -signal.SIGKILL
 
 

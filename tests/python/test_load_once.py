@@ -9,7 +9,7 @@ import pytest
 
 from ingest.load import MaxRejectsType
 
-from .conftest import Box, PostgresBox, closing_table, content, on_each_engine
+from .conftest import Box, PostgresBox, closing_table, content, on_each_database, on_each_engine
 
 A, B, C = "id,name\n1,a\n", "id,name\n2,b\n3,b\n", "id,name\n4,c\n"
 CURRENT = "select path, rows_loaded from raw.landed_files where is_current order by path"
@@ -31,7 +31,7 @@ def statuses(box: Box, *args: str | Path) -> dict[str, str]:
     return {name.removeprefix(ORDERS): status for name, (_, _, status) in box.load(*args).items()}
 
 
-@on_each_engine
+@on_each_database
 def test_renamed_file_is_not_loaded_again(box: Box) -> None:
     before = box.write(ORDERS + "a.csv", A)
     assert box.load() == {ORDERS + "a.csv": ("1", "0", "new")}
@@ -88,7 +88,7 @@ def test_changed_file_replaces_its_rows_there_and_back(box: Box) -> None:
     assert box.query("select rows_loaded from raw.landed_files where not is_current") == [(201,)]
 
 
-@on_each_engine
+@on_each_database
 def test_two_files_swapped(box: Box) -> None:
     box.write(ORDERS + "a.csv", A)
     box.write(ORDERS + "b.csv", B)
@@ -112,7 +112,7 @@ def test_overwritten_with_bytes_loaded_under_another_name(box: Box) -> None:
     assert ids(box) == ["1"]
 
 
-@on_each_engine
+@on_each_database
 def test_a_version_goes_only_when_what_replaces_it_is_in(box: Box) -> None:
     """Two names hold the same broken bytes: both are refused, the rows from before stay."""
     box.write(ORDERS + "b.csv", B)
@@ -187,7 +187,7 @@ def test_two_folders_that_would_share_a_table(box: Box) -> None:
     assert box.query("select id from raw.acme_big_orders") == [("1",)]
 
 
-@on_each_engine
+@on_each_database
 def test_rejected_records_are_kept_and_counted(box: Box) -> None:
     rows = [f"{number},x" for number in range(1, 301)]
     rows[9], rows[19], rows[29] = "10", "20,x,y", '30,"open'
@@ -279,7 +279,7 @@ def test_full_refresh(box: Box) -> None:
     assert box.query("select count(*) from raw.landed_files") == [(2,)]
 
 
-@on_each_engine
+@on_each_database
 def test_table_dropped_by_hand_is_loaded_again(box: Box) -> None:
     """The registry does not speak for a table that is no longer there."""
     box.write(ORDERS + "a.csv", A)
@@ -306,7 +306,7 @@ def test_table_dropped_by_hand_and_files_changed(box: Box) -> None:
     box.check_registry()
 
 
-@on_each_engine
+@on_each_database
 def test_column_type_changed_by_hand(box: Box) -> None:
     """Nothing is cast into it: it is said what was found, and how to get the text back."""
     is_duckdb = not isinstance(box, PostgresBox)
@@ -363,7 +363,7 @@ def test_only_some_paths(box: Box, tmp_path: Path) -> None:
     assert list(closing_table(result.stdout)) == ["acme/linked/c.csv"]
 
 
-@on_each_engine
+@on_each_database
 def test_odd_file_names(box: Box) -> None:
     """What a name holds is never a pattern, a partition or a format."""
     names = ["a[1].csv", "a1.csv", "*.csv", "year=2013/x y.CSV", "ü'\"{}.csv", "z.csv.gz.csv"]

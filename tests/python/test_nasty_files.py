@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import ENGINES, PROJECT, Box, LakeBox, PostgresBox, closing_table
+from .conftest import DATABASES, PROJECT, Box, PostgresBox, closing_table
 
 NASTY = PROJECT / "tests" / "fixtures" / "nasty"
 EXPECTED: dict[str, dict[str, Any]] = json.loads((NASTY / "expected.json").read_text("utf-8"))
@@ -95,13 +95,11 @@ TOO_MUCH = {
 }
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+@pytest.fixture(scope="module", params=DATABASES)
 def loaded_once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     folder = tmp_path_factory.mktemp("nasty")
     box = Box(folder / "landing", folder / "warehouse.duckdb")
-    if request.param == "lake":
-        box = LakeBox(box.landing, folder / "lake")
-    elif request.param == "postgres":
+    if request.param == "postgres":
         server = request.getfixturevalue("postgres")
         server.execute("create database nasty")
         box = PostgresBox(box.landing, box.database, server, "nasty")

@@ -19,60 +19,38 @@ import pytest
 from ingest import on_postgres
 from ingest.errors import FileRefused
 
-from .conftest import ONE_BY_ONE, PROJECT, PostgresBox, content, environment
+from .conftest import PROJECT, PostgresBox, content
 from .servers import PostgresServer
 from .test_load_bad_use import refusal
-from .test_load_killed import ORDERS, csv
+from .test_load_killed import Calm
 
 
-class Calm:
-    """Files of every kind over an older state of the warehouse, and what must come of them."""
+class CalmServer(Calm):
+    """A load into PostgreSQL, to be disturbed."""
 
-    def __init__(self, box: PostgresBox):
-        self.box = box
-        for number in range(3):
-            box.write(f"{ORDERS}{number}.csv", csv(number))
-        box.load()
-        self.before = f"{box.name}_before"
-        box.server.execute(f"create database {self.before} template {box.name}")
-        # One changes, two swap, one gets a copy, and new ones come, with more columns, too.
-        box.write(f"{ORDERS}0.csv", csv(10))
-        box.write(f"{ORDERS}1.csv", csv(2))
-        box.write(f"{ORDERS}2.csv", csv(1))
-        box.write(f"{ORDERS}copy.csv", csv(2))
-        box.write(f"{ORDERS}5.csv", csv(5, extra=",more"))
-        box.write(f"{ORDERS}6.csv", csv(6))
-        started = time.monotonic()
-        box.load(command=ONE_BY_ONE)
-        self.seconds = time.monotonic() - started
-        self.expected = content(box)
+    box: PostgresBox
+
+    def save(self) -> None:
+        """Keep a copy of the database."""
+        self.before = f"{self.box.name}_before"
+        self.box.server.execute(f"create database {self.before} template {self.box.name}")
 
     def again(self) -> None:
-        """Put the warehouse back to what it was before the load."""
+        """Put the copy in place of the database."""
         server, name = self.box.server, self.box.name
         server.execute(f"drop database {name} with (force)")
         server.execute(f"create database {name} template {self.before}")
 
-    def start(self) -> subprocess.Popen[str]:
-        """Start the load."""
-        return subprocess.Popen(
-            [*map(str, ONE_BY_ONE), "--landing", str(self.box.landing)],
-            env=environment(self.box.database, **self.box.variables),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
 
 @pytest.fixture(scope="module")
-def calm(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Calm:
+def calm(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> CalmServer:
     folder = tmp_path_factory.mktemp("calm")
     (folder / "landing").mkdir()
     postgres.execute("create database calm")
-    return Calm(PostgresBox(folder / "landing", folder / "warehouse", postgres, "calm"))
+    return CalmServer(PostgresBox(folder / "landing", folder / "warehouse", postgres, "calm"))
 
 
-def test_client_killed_and_run_again(calm: Calm) -> None:
+def test_client_killed_and_run_again(calm: CalmServer) -> None:
     """At seeded moments all over the load; what a reader sees in between is whole files."""
     chance = random.Random("client")
     kills, hits = 8, 0
@@ -91,7 +69,7 @@ def test_client_killed_and_run_again(calm: Calm) -> None:
     assert hits >= kills // 2
 
 
-def test_server_restarted_in_the_middle(calm: Calm) -> None:
+def test_server_restarted_in_the_middle(calm: CalmServer) -> None:
     """Shut down or crashed at seeded moments: the load says so, and the next one completes it."""
     chance = random.Random("server")
     failed = 0
@@ -113,7 +91,7 @@ def test_server_restarted_in_the_middle(calm: Calm) -> None:
     assert failed
 
 
-def test_two_loads_at_once(calm: Calm) -> None:
+def test_two_loads_at_once(calm: CalmServer) -> None:
     """While one load goes on, another leaves and says who it waits for; a third that waits wins."""
     calm.again()
     box = calm.box
@@ -139,7 +117,7 @@ def test_two_loads_at_once(calm: Calm) -> None:
     assert content(box) == calm.expected
 
 
-def test_interrupted_load_is_completed_by_the_next(calm: Calm) -> None:
+def test_interrupted_load_is_completed_by_the_next(calm: CalmServer) -> None:
     calm.again()
     with calm.start() as load:
         assert load.stderr.readline()
