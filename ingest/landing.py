@@ -356,8 +356,8 @@ def _check_names(files: list[LandedFile]) -> None:
                 f"the folder {'/'.join(file.folder)} would share the table raw.{file.raw_table}"
                 " with another: rename it"
             )
-        if not {"", ".", ".."}.isdisjoint(file.name.split("/")):
-            raise LoadError(f"the name of {file} has an empty part: rename the object")
+        if "" in file.name.split("/"):
+            raise LoadError(f"the name of {file.name!r} has an empty part: rename the object")
         try:
             file.name.encode()
         except UnicodeEncodeError:
