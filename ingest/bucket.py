@@ -10,17 +10,20 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import quote, unquote, urlencode
 
 import fsspec
 
 from ingest.errors import FileRefused, LoadError
-from ingest.landing import LandedFile, Landing, Place, Stamp
+from ingest.landing import HIDDEN, LandedFile, Landing, Note, Place, Stamp, kept_name
+from ingest.unpack import CHUNK_BYTES
 
 # So many bytes of copies wait on disk between being checked and being loaded; what is beyond is
 # fetched twice.
 KEPT_BYTES = 2 << 30
 EXTRAS = {"s3": "ontime[s3]", "s3a": "ontime[s3]", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs",
           "abfs": "adlfs", "abfss": "adlfs"}  # fmt: skip
+OBJECT_ID, RECEIVED_AT, LANDED_BY = "ontime-id", "ontime-received-at", "ontime-landed-by"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -103,9 +106,16 @@ class Bucket(Landing):
 
     def file(self, name: str) -> LandedFile:
         """Return the object of a name, with the stamp that it had when it was listed."""
+        return self._file(name, self._seen.get(name) or self._all.get(name))
+
+    def _file(self, name: str, stamp: Stamp | None) -> LandedFile:
         source, table, *_ = name.split("/")
-        stamp = self._seen.get(name) or self._all.get(name)
         return LandedFile(source, table, Path(name), name, url=self.shown(name), seen=stamp)
+
+    def there(self, name: str) -> LandedFile | None:
+        """Return the object of a name, with the stamp that it has now."""
+        stamp = self._stamp_of(self.shown(name))
+        return stamp and self._file(name, stamp)
 
     def fetch(self, file: LandedFile) -> LandedFile:
         """Copy an object to disk, unless it is there; return the file with the copy's path.
@@ -148,8 +158,105 @@ class Bucket(Landing):
         """Return the URL of an object."""
         return f"{self.url}/{name}"
 
+    def note(self, file: LandedFile, known: Place | None = None) -> Note | None:
+        """Return what an object's metadata and tags say.
+
+        A new note changes an object's time: `take_note` sees to that.
+        """
+        if "s3" not in self.store.protocol or (
+            known and file.seen and known.modified_us == file.seen.modified_us
+        ):
+            return None
+        url = self.shown(file.archive)
+        bucket, key, _ = self.store.split_path(self._key(url))
+        with self._understood(url, is_object=True):
+            head = self.store.call_s3("head_object", Bucket=bucket, Key=key)
+            noted = {name: unquote(value) for name, value in head["Metadata"].items()}
+            if not {OBJECT_ID, RECEIVED_AT, LANDED_BY} <= noted.keys():
+                return None
+            tags = self.store.get_tags(self._key(url))
+        return Note(
+            noted[OBJECT_ID],
+            head["ContentType"],
+            noted[RECEIVED_AT],
+            noted[LANDED_BY],
+            tags,
+        )
+
+    def take_note(self, file: LandedFile, note: Note) -> None:
+        """Give an object metadata and tags, by copying it onto itself: its time tells of it."""
+        with self._understood(file.url, did="changed"):
+            self.store.copy(
+                self._key(file.url),
+                self._key(file.url),
+                **_stored(note),
+                MetadataDirective="REPLACE",
+                TaggingDirective="REPLACE",
+                CopySourceIfMatch=f'"{file.seen.etag}"',
+            )
+
+    def id_of(self, file: LandedFile) -> str:
+        """Return the id of an object: as noted, or by reading it."""
+        note = self.note(file)
+        if note:
+            return note.object_id
+        digest = hashlib.sha256()
+        with self._understood(file.url), self.store.open(self._key(file.url), "rb") as stream:
+            while chunk := stream.read(CHUNK_BYTES):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    def kept(self) -> Iterator[LandedFile]:
+        """Yield the earlier versions of objects."""
+        for name in sorted(self._all):
+            if f"/{HIDDEN}/versions/" in name:
+                yield self.file(name)
+
     @contextmanager
-    def _understood(self, url: str, *, is_object: bool = False) -> Iterator[None]:
+    def arriving(self, folder: str) -> Iterator[Path]:
+        """Yield a folder for copies; the store itself tells of others that put objects there."""
+        if "s3" not in self.store.protocol:
+            raise LoadError(f"{self}: notes are kept with objects of S3 alone: expected s3://...")
+        with tempfile.TemporaryDirectory(prefix="landing-") as copies:
+            yield Path(copies)
+
+    def put(self, name: str, copy: Path, note: Note) -> None:
+        """Put an object into its place, if what lies there is still what was copied before."""
+        url = self.shown(name)
+        there = self.there(name)
+        if there:
+            self._keep(there)
+        condition = {"IfMatch": f'"{there.seen.etag}"'} if there else {"mode": "create"}
+        with self._understood(url, did="written"):
+            self.store.put_file(str(copy), self._key(url), **_stored(note), **condition)
+
+    def _keep(self, file: LandedFile) -> None:
+        """Copy an object within the store, with its note, as an earlier version."""
+        note, object_id = self.note(file), self.id_of(file)
+        version = self.shown(kept_name(file.name, object_id))
+        if self._stamp_of(version):
+            return
+        with self._understood(version, did="written"):
+            # A copy has metadata and tags of its source; in parts (over 5 GB), only what is named.
+            self.store.copy(
+                self._key(file.url),
+                self._key(version),
+                **(_stored(note) if note else {}),
+                CopySourceIfMatch=f'"{file.seen.etag}"',
+            )
+
+    def _stamp_of(self, url: str) -> Stamp | None:
+        """Return the stamp of an object as it is now; None where there is none."""
+        with self._understood(url):
+            try:
+                return _stamp(self.store.info(self._key(url)))
+            except FileNotFoundError:
+                return None
+
+    @contextmanager
+    def _understood(
+        self, url: str, *, is_object: bool = False, did: str = "read"
+    ) -> Iterator[None]:
         """Turn what the libraries say into one line: of one object into FileRefused.
 
         An object that is gone or not allowed is its own problem; a store that cannot be reached
@@ -163,15 +270,28 @@ class Bucket(Landing):
                 raise FileRefused("it disappeared while it was read") from error
             if is_object and isinstance(error, PermissionError):
                 raise FileRefused(f"it cannot be read: {reason}") from error
-            raise LoadError(f"{url} cannot be read: {reason}{_hint(error)}") from error
+            raise LoadError(f"{url} cannot be {did}: {reason}{_hint(error)}") from error
 
 
 def _in_one_line(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
+def _stored(note: Note) -> dict[str, Any]:
+    """Return a note as S3 keeps it: metadata, of which the values are ASCII, and tags."""
+    noted = {
+        OBJECT_ID: note.object_id,
+        RECEIVED_AT: note.received_at,
+        LANDED_BY: quote(note.landed_by, safe=" @"),
+    }
+    return {"ContentType": note.media_type, "Metadata": noted, "Tagging": urlencode(note.tags)}
+
+
 def _hint(error: Exception) -> str:
     """Say what to do, by the names that errors have in the packages of the stores."""
+    answer = getattr(error.__cause__, "response", {}).get("Error", {})
+    if answer.get("Code") in ("PreconditionFailed", "ConditionalRequestConflict"):
+        return ": somebody else changed it at this moment; run this again"
     name = type(error).__name__
     if "Credentials" in name:
         return ": set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile or role"

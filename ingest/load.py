@@ -41,9 +41,13 @@ if __name__ == "__main__":
 import click
 import duckdb
 
+from ingest import formats
 from ingest.columns import changes_in_words
 from ingest.errors import FileRefused, LoadError
 from ingest.landing import (
+    LOADABLE,
+    OTHER,
+    OWN_LANDING,
     REGISTRY_TABLES,
     LandedFile,
     Landing,
@@ -53,8 +57,6 @@ from ingest.landing import (
     put_sample,
 )
 from ingest.plan import Columns, Plan, Step, make_plan, why_refused
-from ingest.profile import PROJECT
-from ingest.read import read_file
 from ingest.report import Report
 from ingest.unpack import ZIP, utf8_file
 from ingest.warehouse import (
@@ -66,7 +68,6 @@ from ingest.warehouse import (
     open_warehouse,
 )
 
-OWN_LANDING = PROJECT / "landing"
 BATCH_BYTES = 256 << 20
 INTERRUPTED = 130
 
@@ -239,7 +240,7 @@ def listed(
     files, others = find_files(zone, paths)
     for other in others:
         name = click.format_filename(zone.shown(other))
-        message = f"left alone, not <source>/<table>/*.csv (or .gz, .bz2, .zst, .zip): {name}"
+        message = f"left alone, not in <source>/<table>/: {name}"
         report.say("left_alone", message, file=name)
     return zone, files
 
@@ -267,7 +268,8 @@ def check(
             progress=advance,
         )
     for name in plan.left:
-        report.say("left_alone", f"left alone, not CSV: {name}", file=name)
+        message = f"left alone, not {LOADABLE}: {name}"
+        report.say("left_alone", message, file=name)
     for step in plan.steps:
         name = step.file.name
         if step.scan and step.scan.bad_byte is not None:
@@ -310,8 +312,13 @@ def load(
     outcomes = {step: expected(step) for step in plan.steps}
     to_load = [step for step in plan.steps if step.scan]
     known = [step for step in plan.steps if step.loaded and not step.scan]
-    warehouse.note_moved(
-        {step.loaded: step.places for step in known if step.places != step.loaded.places}
+    warehouse.note_places(
+        {
+            step.loaded: (step.places, step.landed)
+            for step in known
+            if step.places != step.loaded.places
+            or (step.landed and step.landed != step.loaded.landed)
+        }
     )
     waiting = dict(plan.retires)
     there = {step.content for step in known}
@@ -387,7 +394,8 @@ def say_loaded(ready: PreparedFile, report: Report) -> None:
     """Tell that a file is in the warehouse, and which of its records are not."""
     name = ready.file.name
     if not report.is_terminal:
-        report.say("loaded", f"loaded {name}: {ready.rows:,} rows", file=name, rows=ready.rows)
+        did = f"loaded {name}: {ready.rows:,} rows" if ready.parquet else f"listed {name}"
+        report.say("loaded", did, file=name, rows=ready.rows)
     if first := ready.first_reject:
         message = (
             f"Warning: {ready.file}: {ready.rejected:,} records rejected, the first at"
@@ -474,6 +482,10 @@ def prepare(
     advance: Callable[[int], None],
 ) -> PreparedFile:
     """Read a file to the end into Parquet. Raises FileRefused where that cannot be done."""
+    if step.scan.form == OTHER:
+        return PreparedFile(
+            step.file, step.scan, (), {}, step.places, None, 0, 0, None, None, step.landed
+        )
     file, scan = landing.fetch(step.file), step.scan
     parquet = workspace / f"{file.raw_table}.{scan.file_id}.parquet"
     allowed = max_rejects.of(scan.lines - scan.header_lines)
@@ -481,7 +493,8 @@ def prepare(
         with utf8_file(
             file, scan.place.compression, scan.encoding, scan.file_id, workspace
         ) as path:
-            reading = read_file(path, scan, file, step.columns, parquet, allowed, advance)
+            read = formats.reader(scan)
+            reading = read(path, scan, file, step.columns, parquet, allowed, advance)
         stamp = file.stamp
     except OSError as error:
         if error.filename != str(file.path):
@@ -508,6 +521,7 @@ def prepare(
         reading.rejected,
         first,
         reading.rejects,
+        step.landed,
     )
 
 

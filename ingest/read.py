@@ -84,9 +84,7 @@ def read_file(
     `progress` is called with the number of records done since its last call. Raises FileRefused
     where more than `max_rejects` records are broken or a line is not accounted for.
     """
-    schema = pa.schema(
-        [*((name, pa.string()) for name in names), (FILE_ID, pa.string()), (ROW_NUMBER, pa.int64())]
-    )
+    schema = schema_of(names)
     if not scan.header or scan.lines == scan.header_lines:
         pq.write_table(schema.empty_table(), parquet)
         return Reading()
@@ -95,6 +93,12 @@ def read_file(
             plain = _plainly_named(path, parquet.with_suffix(".csv"))
             return _read_whole(plain, scan, schema, parquet, progress)
     return _read_in_pieces(path, scan, table, schema, parquet, max_rejects, progress)
+
+
+def schema_of(names: Sequence[str]) -> pa.Schema:
+    """Return the schema of a file that is read: columns of text, and the lineage of each row."""
+    lineage = [(FILE_ID, pa.string()), (ROW_NUMBER, pa.int64())]
+    return pa.schema([*((name, pa.string()) for name in names), *lineage])
 
 
 class _CountsDiffer(Exception):
@@ -114,7 +118,7 @@ def _read_whole(
     path: Path, scan: Scan, schema: pa.Schema, parquet: Path, progress: Progress
 ) -> Reading:
     """Read a regular file in one go. Raises one of NOT_AS_COUNTED where it turns out not to be."""
-    with _RowWriter(parquet, schema, scan.file_id) as writer:
+    with RowWriter(parquet, schema, scan.file_id) as writer:
         number = 0
         for batch in _parsed(path, scan, scan, schema, header=True):
             writer.write(batch.columns, pa.arange(number + 1, number + 1 + batch.num_rows))
@@ -136,9 +140,9 @@ def _parsed(
     """
     records, line_ends = 0, counts.quoted_line_ends
     batches = (
-        _engine()
+        engine()
         .read_csv(
-            _as_pattern(path),
+            as_pattern(path),
             columns=dict.fromkeys(schema.names[:-2], "VARCHAR"),
             auto_detect=False,
             header=header,
@@ -176,22 +180,26 @@ def _plainly_named(path: Path, link: Path) -> Path:
     return link
 
 
-def _as_pattern(path: Path) -> str:
+def as_pattern(path: Path) -> str:
     """Return the pattern that this path alone matches: DuckDB takes every path for one."""
     return re.sub(WILDCARD, r"[\g<0>]", str(path))
 
 
 @cache
-def _engine() -> duckdb.DuckDBPyConnection:
+def engine() -> duckdb.DuckDBPyConnection:
+    """Return the DuckDB that parses, with nothing in it but what the package brings."""
     # Pieces of files follow each other under one name: what was read before must not come back.
-    return duckdb.connect(config={"enable_external_file_cache": False})
+    # An extension for time zones would turn a Parquet file's times into those of this machine.
+    return duckdb.connect(
+        config={"enable_external_file_cache": False, "autoload_known_extensions": False}
+    )
 
 
 def _count(mark: bytes, column: pa.Array) -> int:
     return pc.sum(pc.count_substring(column, mark.decode())).as_py() or 0
 
 
-class _RowWriter:
+class RowWriter:
     """Writes rows to Parquet in groups of the size that DuckDB stores, beside the reading."""
 
     def __init__(self, parquet: Path, schema: pa.Schema, file_id: str):
@@ -222,10 +230,12 @@ class _RowWriter:
         else:
             self._written = self._beside.submit(self._file.write_table, group, BATCH_ROWS)
 
-    def __enter__(self) -> "_RowWriter":
+    def __enter__(self) -> "RowWriter":
+        """Return it."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Write what waits, unless something failed, and close the file."""
         # The file is closed last: a group may still be on its way into it.
         with self._file, self._beside:
             if kind is None and self._batches:
@@ -234,7 +244,7 @@ class _RowWriter:
                 self._written.result()
 
 
-class _RejectWriter:
+class RejectWriter:
     """Writes broken records to Parquet, in groups, once there is one."""
 
     def __init__(self, parquet: Path, table: InTable, file_id: str, allowed: int):
@@ -273,10 +283,12 @@ class _RejectWriter:
         self._file.write_table(group)
         self._waiting, self._waiting_size = [], 0
 
-    def __enter__(self) -> "_RejectWriter":
+    def __enter__(self) -> "RejectWriter":
+        """Return it."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Write what waits, unless something failed, and close the file."""
         if kind is None and self._waiting:
             self._write_group()
         if self._file:
@@ -298,8 +310,8 @@ def _read_in_pieces(
     broken = parquet.with_suffix(".rejects")
     with (
         path.open("rb") as stream,
-        _RowWriter(parquet, schema, scan.file_id) as writer,
-        _RejectWriter(broken, table, scan.file_id, max_rejects) as rejects,
+        RowWriter(parquet, schema, scan.file_id) as writer,
+        RejectWriter(broken, table, scan.file_id, max_rejects) as rejects,
     ):
         lines = _Lines(stream, scan.line_end)
         lines.drop(scan.header_lines)
@@ -444,7 +456,7 @@ def _records(lines: _Lines, size: int, delimiter: str, width: int) -> Iterator[R
                 problem, text = _OPEN, [line]
         elif problem and len(text) > 1:
             problem, text = _OPEN, [line]
-        yield Reject(lines.done + 1, problem, _shown(b"".join(text))) if problem else fields
+        yield Reject(lines.done + 1, problem, shown(b"".join(text))) if problem else fields
         size -= lines.drop(len(text))
 
 
@@ -457,7 +469,7 @@ def _could_be_record(line: bytes, delimiter: str, width: int) -> bool:
     return problem is None and len(fields) == width and line.count(b'"') % 2 == 0
 
 
-def _shown(raw: bytes) -> str:
+def shown(raw: bytes) -> str:
     """A broken record as text: what cannot stand in text is shown as an escape."""
     return raw.rstrip(b"\r\n").decode(errors="backslashreplace").replace("\0", "\\x00")
 

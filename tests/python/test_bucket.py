@@ -88,6 +88,7 @@ def test_unchanged_objects_are_not_read(bucket_box: BucketBox) -> None:
     # A copy onto itself changes its time, not its bytes.
     name = f"{bucket_box.url}/{ORDERS}plain.csv"
     bucket_box.store.copy(name, name, MetadataDirective="REPLACE", Metadata={"seen": "yes"})
+    assert bucket_box.load()[f"{ORDERS}plain.csv"] == again[f"{ORDERS}plain.csv"]
     assert bucket_box.load(**lister) == again
 
     bucket_box.write(f"{ORDERS}plain.csv", "a,b\n1,new\n")

@@ -1,0 +1,30 @@
+"""The formats of files that can be loaded: who scans and who reads which."""
+
+from collections.abc import Callable
+from importlib import import_module
+
+from ingest.columns import Source
+from ingest.landing import JSON_LINES, PARQUET, LandedFile
+from ingest.read import Reading, read_file
+from ingest.scan import Scan, scan_file
+
+
+def scan(file: LandedFile, source: Source) -> Scan:
+    """Read a file once, before any parser, as its format asks for.
+
+    Raises FileRefused for a file that cannot be read, and OSError where it cannot be opened.
+    """
+    if file.form == JSON_LINES:
+        return import_module("ingest.json_lines").scan_json_lines(file)
+    if file.form == PARQUET:
+        return import_module("ingest.parquet").scan_parquet(file)
+    return scan_file(file, source)
+
+
+def reader(scan: Scan) -> Callable[..., Reading]:
+    """Return the function that reads a scanned file; `ingest.read.read_file` describes it."""
+    if scan.form == JSON_LINES:
+        return import_module("ingest.json_lines").read_json_lines
+    if scan.form == PARQUET:
+        return import_module("ingest.parquet").read_parquet
+    return read_file
