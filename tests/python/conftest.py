@@ -1,5 +1,6 @@
 """What the tests share: the real commands, run as a user runs them, in temporary folders."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -35,6 +36,7 @@ ONE_BY_ONE = (
 )
 COUNT = "select count(*) from raw."
 ENGINES = ("duckdb", "postgres")
+in_folder_and_bucket = pytest.mark.parametrize("box", ("duckdb", "bucket"), indirect=True)
 on_each_engine = pytest.mark.parametrize("box", ENGINES, indirect=True)
 
 Row = tuple[str | None, ...]
@@ -116,6 +118,26 @@ class Box:
         result = self.run(*args, **options)
         assert result.returncode == 0, result.stderr
         return closing_table(result.stdout)
+
+    def land(self, *args: object, **options: object) -> subprocess.CompletedProcess[str]:
+        """Run the command that puts files into the landing zone, whatever comes of it."""
+        return self.run(*args, command=(sys.executable, PROJECT / "ingest" / "land.py"), **options)
+
+    def find(self, *args: object, **options: object) -> list[dict]:
+        """Run the command that finds files in the landing zone; return what it found."""
+        command = (sys.executable, PROJECT / "ingest" / "find.py")
+        result = self.run(*args, "--json", command=command, **options)
+        assert result.returncode == (0 if result.stdout else 1), result.stderr
+        return [json.loads(line) for line in result.stdout.splitlines()]
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file in the landing zone."""
+        return (self.landing / name).read_bytes()
+
+    def names(self) -> set[str]:
+        """Return the names of all files in the landing zone, also hidden ones."""
+        files = (path for path in self.landing.rglob("*") if path.is_file())
+        return {path.relative_to(self.landing).as_posix() for path in files}
 
     def query(self, sql: str) -> list[tuple]:
         """Return the rows that the warehouse answers."""
@@ -240,6 +262,15 @@ class BucketBox(Box):
         """Run the load command, whatever comes of it."""
         return run_load(*args, database=self.database, **self.variables | options)
 
+    def read(self, name: str) -> bytes:
+        """Return the content of an object in the landing zone."""
+        return self.store.cat_file(f"{self.url}/{name}")
+
+    def names(self) -> set[str]:
+        """Return the names of all objects in the landing zone, also hidden ones."""
+        root = self.url.removeprefix("s3://")
+        return {path.removeprefix(f"{root}/") for path in self.store.find(self.url)}
+
 
 def closing_table(output: str) -> dict[str, tuple[str, str, str]]:
     """Read the table that ends a load: rows, rejected and status by file."""
@@ -295,8 +326,8 @@ def read(
 @pytest.fixture
 def box(request: pytest.FixtureRequest, tmp_path: Path) -> Box:
     """Return an empty landing zone, and where a warehouse may be made."""
-    if getattr(request, "param", "duckdb") == "postgres":
-        return request.getfixturevalue("postgres_box")
+    if (kind := getattr(request, "param", "duckdb")) != "duckdb":
+        return request.getfixturevalue(f"{kind}_box")
     landing = tmp_path / "landing"
     landing.mkdir()
     return Box(landing, tmp_path / "warehouse.duckdb")
