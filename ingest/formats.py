@@ -1,11 +1,10 @@
 """The formats of files that can be loaded: who scans and who reads which."""
 
-from collections.abc import Callable
 from importlib import import_module
 
 from ingest.columns import Source
 from ingest.landing import JSON_LINES, PARQUET, LandedFile
-from ingest.read import Reading, read_file
+from ingest.read import Job, Reading, read_file
 from ingest.scan import Scan, scan_file
 
 
@@ -21,10 +20,13 @@ def scan(file: LandedFile, source: Source) -> Scan:
     return scan_file(file, source)
 
 
-def reader(scan: Scan) -> Callable[..., Reading]:
-    """Return the function that reads a scanned file; `ingest.read.read_file` describes it."""
-    if scan.form == JSON_LINES:
-        return import_module("ingest.json_lines").read_json_lines
-    if scan.form == PARQUET:
-        return import_module("ingest.parquet").read_parquet
-    return read_file
+def read(job: Job) -> Reading:
+    """Write the records of a scanned file to Parquet, as its format asks for.
+
+    Raises FileRefused where too many records are broken or something is not accounted for.
+    """
+    if job.scan.form == JSON_LINES:
+        return import_module("ingest.json_lines").read_json_lines(job)
+    if job.scan.form == PARQUET:
+        return import_module("ingest.parquet").read_parquet(job)
+    return read_file(job)

@@ -6,26 +6,14 @@ as its JSON text; null is null, and so is a name that an object does not have.
 
 import json
 import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import BinaryIO
 
 import pyarrow as pa
 
 from ingest.errors import FileRefused
-from ingest.landing import JSON_LINES, InTable, LandedFile, Place
-from ingest.read import (
-    BATCH_ROWS,
-    MAX_RECORD_BYTES,
-    PIECE_BYTES,
-    Progress,
-    Reading,
-    Reject,
-    RejectWriter,
-    RowWriter,
-    schema_of,
-    shown,
-)
+from ingest.landing import JSON_LINES, LandedFile, Place
+from ingest.read import BATCH_ROWS, MAX_RECORD_BYTES, PIECE_BYTES, Job, Reading, Reject, shown
 from ingest.scan import Scan, encoding_by_mark
 from ingest.unpack import CHUNK_BYTES, UTF8, UTF8_BOM, as_utf8, compression_of, open_csv
 
@@ -81,27 +69,14 @@ def scan_json_lines(file: LandedFile) -> Scan:
     )
 
 
-def read_json_lines(
-    path: Path,
-    scan: Scan,
-    table: InTable,
-    names: Sequence[str],
-    parquet: Path,
-    max_rejects: int,
-    progress: Progress,
-) -> Reading:
-    """Write the records of the plain UTF-8 file `path` to the Parquet file `parquet`.
+def read_json_lines(job: Job) -> Reading:
+    """Write the records of a file of JSON lines in UTF-8 to Parquet.
 
-    Like `ingest.read.read_file`, which says what the parameters are.
+    Raises FileRefused where too many records are broken or a line is not accounted for.
     """
-    schema = schema_of(names)
-    broken = parquet.with_suffix(".rejects")
+    scan = job.scan
     number = lines = 0
-    with (
-        path.open("rb") as stream,
-        RowWriter(parquet, schema, scan.file_id) as writer,
-        RejectWriter(broken, table, scan.file_id, max_rejects) as rejects,
-    ):
+    with job.path.open("rb") as stream, job.rows() as writer, job.rejects() as rejects:
         rows: list[dict[str, str | None]] = []
         numbers: list[int] = []
         size = 0
@@ -118,7 +93,7 @@ def read_json_lines(
             if not line.strip():
                 continue
             number += 1
-            progress(1)
+            job.progress(1)
             try:
                 rows.append(_parse(line))
                 numbers.append(number)
@@ -134,8 +109,7 @@ def read_json_lines(
                 f"it changed while it was read ({scan.lines:,} lines before, {lines:,} read"
                 " since): load it again when it is complete"
             )
-    rejected = broken if rejects.count else None
-    return Reading(number - rejects.count, rejects.count, rejects.first, rejected)
+    return rejects.reading(number)
 
 
 def _lines(stream: BinaryIO, encoding: str) -> Iterator[bytes]:

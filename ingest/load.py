@@ -57,6 +57,7 @@ from ingest.landing import (
     put_sample,
 )
 from ingest.plan import Columns, Plan, Step, make_plan, why_refused
+from ingest.read import Job
 from ingest.report import Report
 from ingest.unpack import ZIP, utf8_file
 from ingest.warehouse import (
@@ -493,8 +494,7 @@ def prepare(
         with utf8_file(
             file, scan.place.compression, scan.encoding, scan.file_id, workspace
         ) as path:
-            read = formats.reader(scan)
-            reading = read(path, scan, file, step.columns, parquet, allowed, advance)
+            reading = formats.read(Job(path, scan, file, step.columns, parquet, allowed, advance))
         stamp = file.stamp
     except OSError as error:
         if error.filename != str(file.path):

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -11,18 +9,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ingest.errors import FileRefused
-from ingest.landing import PARQUET, InTable, LandedFile, Place
-from ingest.read import (
-    BATCH_ROWS,
-    Progress,
-    Reading,
-    Reject,
-    RejectWriter,
-    RowWriter,
-    as_pattern,
-    engine,
-    schema_of,
-)
+from ingest.landing import PARQUET, LandedFile, Place
+from ingest.read import BATCH_ROWS, Job, Reading, Reject, as_pattern, engine, plainly_named
 from ingest.scan import Scan
 from ingest.unpack import CHUNK_BYTES
 
@@ -54,34 +42,23 @@ def scan_parquet(file: LandedFile) -> Scan:
     )
 
 
-def read_parquet(
-    path: Path,
-    scan: Scan,
-    table: InTable,
-    names: Sequence[str],
-    parquet: Path,
-    max_rejects: int,
-    progress: Progress,
-) -> Reading:
-    """Write the records of the Parquet file `path`, as text, to the Parquet file `parquet`.
+def read_parquet(job: Job) -> Reading:
+    """Write the records of a Parquet file, as text, to another.
 
-    Like `ingest.read.read_file`, which says what the parameters are. A record with a NUL character
-    is a broken one, since not every warehouse can hold it; its `line` is the record's number.
+    A record with a NUL character is a broken one, since not every warehouse can hold it; its `line`
+    is the record's number. Raises FileRefused where too many records are broken or the file is.
     """
-    broken = parquet.with_suffix(".rejects")
     number = 0
-    with (
-        RowWriter(parquet, schema_of(names), scan.file_id) as writer,
-        RejectWriter(broken, table, scan.file_id, max_rejects) as rejects,
-    ):
+    with job.rows() as writer, job.rejects() as rejects:
         try:
+            path = plainly_named(job.path, job.parquet.with_suffix(".link"))
             relation = engine().read_parquet(as_pattern(path), hive_partitioning=False)
             quoted = ('"' + name.replace('"', '""') + '"' for name in relation.columns)
             texts = ", ".join(f"cast({name} as varchar)" for name in quoted)
             for batch in relation.project(texts).to_arrow_reader(BATCH_ROWS):
                 numbers = pa.array(range(number + 1, number + 1 + batch.num_rows), pa.int64())
                 number += batch.num_rows
-                progress(batch.num_rows)
+                job.progress(batch.num_rows)
                 is_broken = _has_nul(batch)
                 if pc.any(is_broken).as_py():
                     for row, line in zip(
@@ -98,12 +75,11 @@ def read_parquet(
         except (duckdb.Error, UnicodeDecodeError) as error:
             reason = str(error).splitlines()[0]
             raise FileRefused(f"a damaged Parquet file: {reason}; deliver it again") from error
-        if number != scan.records:
+        if number != job.scan.records:
             raise FileRefused(
-                f"it has {number:,} records and says {scan.records:,}: deliver it again, complete"
+                f"it has {number:,} records and says {job.scan.records:,}: deliver it again"
             )
-    rejected = broken if rejects.count else None
-    return Reading(number - rejects.count, rejects.count, rejects.first, rejected)
+    return rejects.reading(number)
 
 
 def _has_nul(batch: pa.RecordBatch) -> pa.Array:

@@ -18,7 +18,7 @@ import pytest
 
 from ingest.columns import column_names
 from ingest.landing import LandedFile, put_sample
-from ingest.read import Reject, read_file
+from ingest.read import Job, Reject, read_file
 from ingest.scan import Scan, scan_file
 from ingest.unpack import unfold, utf8_file
 
@@ -307,7 +307,8 @@ def read(
     names = column_names(scan.header)
     parquet = folder / "file.parquet"
     with utf8_file(file, scan.place.compression, scan.encoding, scan.file_id, folder) as plain:
-        reading = read_file(plain, scan, file, names, parquet, max_rejects, lambda records: None)
+        job = Job(plain, scan, file, names, parquet, max_rejects, lambda records: None)
+        reading = read_file(job)
     table = pq.read_table(parquet)
     assert table.column_names == [*names, "_file_id", "_row_number"]
     assert table.num_rows == reading.rows

@@ -150,7 +150,7 @@ def test_parquet_as_duckdb_writes_it_as_text(box: Box) -> None:
         raw=pa.array([b"\x00a", None, None, None], pa.binary()),
         sure=pa.array([True, False, None, None]),
     )
-    path = f"{ORDERS}year=2024/[a]*.parquet"
+    path = f"{ORDERS}year=2024/\\[a]*.parquet"
     box.write(path, content)
     box.load()
     box.check_registry()
