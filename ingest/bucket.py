@@ -53,6 +53,9 @@ class Bucket(Landing):
             ) from None
         except Exception as error:
             raise LoadError(f"{url} cannot be opened: {_in_one_line(error)}") from error
+        self._is_s3 = "s3" in self.store.protocol
+        # In memory at a time: 32 MB of an object that comes, twice 50 MB of one that goes.
+        self._in_parts = {"chunksize": 8 << 20, "max_concurrency": 4} if self._is_s3 else {}
         # The stamps of the objects at or below the paths that were asked for.
         self._seen: dict[str, Stamp] = {}
         self._copies: dict[str, Path] = {}
@@ -127,7 +130,7 @@ class Bucket(Landing):
         if file.url not in self._copies:
             self._make_room(file.seen.size)
             with self._understood(file.url, is_object=True):
-                self.store.get_file(self._key(file.url), str(copy))
+                self.store.get_file(self._key(file.url), str(copy), **self._in_parts)
                 stamp = _stamp(self.store.info(self._key(file.url)))
             if not stamp.is_same(file.seen) or copy.stat().st_size != stamp.size:
                 copy.unlink()
@@ -163,9 +166,7 @@ class Bucket(Landing):
 
         A new note changes an object's time: `take_note` sees to that.
         """
-        if "s3" not in self.store.protocol or (
-            known and file.seen and known.modified_us == file.seen.modified_us
-        ):
+        if not self._is_s3 or (known and file.seen and known.modified_us == file.seen.modified_us):
             return None
         url = self.shown(file.archive)
         bucket, key, _ = self.store.split_path(self._key(url))
@@ -215,7 +216,7 @@ class Bucket(Landing):
     @contextmanager
     def arriving(self, folder: str) -> Iterator[Path]:
         """Yield a folder for copies; the store itself tells of others that put objects there."""
-        if "s3" not in self.store.protocol:
+        if not self._is_s3:
             raise LoadError(f"{self}: notes are kept with objects of S3 alone: expected s3://...")
         with tempfile.TemporaryDirectory(prefix="landing-") as copies:
             yield Path(copies)
@@ -228,7 +229,9 @@ class Bucket(Landing):
             self._keep(there)
         condition = {"IfMatch": f'"{there.seen.etag}"'} if there else {"mode": "create"}
         with self._understood(url, did="written"):
-            self.store.put_file(str(copy), self._key(url), **_stored(note), **condition)
+            self.store.put_file(
+                str(copy), self._key(url), max_concurrency=2, **_stored(note), **condition
+            )
 
     def _keep(self, file: LandedFile) -> None:
         """Copy an object within the store, with its note, as an earlier version."""

@@ -193,8 +193,8 @@ def test_an_object_that_changes_while_it_is_read(
     zone = Bucket(bucket_box.url)
     get = zone.store.get_file
 
-    def get_and_change(*args: str) -> None:
-        get(*args)
+    def get_and_change(*args: str, **options: int) -> None:
+        get(*args, **options)
         bucket_box.write(f"{ORDERS}plain.csv", "a,b\n1,y\n") if deed == "write" else (
             bucket_box.store.rm(url)
         )
