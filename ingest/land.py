@@ -35,6 +35,9 @@ from pathlib import Path
 if __name__ == "__main__":
     # Run as a script, Python looks for modules in this folder; `ingest` itself lies above it.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    # Ctrl-C while the libraries are imported: there is nothing to undo, and no traceback to show.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 import click
 
@@ -113,6 +116,8 @@ def main(
     as_json: bool,
 ) -> None:
     """Run the command. The text of `--help` is the module's."""
+    if callable(signal.getsignal(signal.SIGINT)):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     names = Counter(file.name for file in files)
     if twice := [name for name, count in names.items() if count > 1]:
         raise click.UsageError(f"more than one file is called {twice[0]}: land them one by one")
@@ -210,6 +215,4 @@ def say(status: str, shown: str, note: Note, *, as_json: bool) -> None:
 
 
 if __name__ == "__main__":
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     main()
