@@ -227,6 +227,8 @@ class Postgres(Engine):
                 cursor.copy_expert(
                     f'copy {RAW}."{table}" ({columns}) from stdin (format csv)', rows, COPY_BYTES
                 )
+        # The server does it, too, but some time later: a build at once would be planned without.
+        self.execute(f'analyze {RAW}."{table}"')
 
     def check(self, table: str, columns: Sequence[str], parquet: Path) -> None:
         """Raise FileRefused for what PostgreSQL cannot hold.
