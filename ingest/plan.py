@@ -2,12 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Literal
 
+from ingest import formats
 from ingest.columns import (
     Source,
     TableColumns,
@@ -17,9 +17,9 @@ from ingest.columns import (
     unexpected,
 )
 from ingest.errors import FileRefused
-from ingest.landing import LandedFile, Place, file_stamp
-from ingest.scan import Scan, scan_file
-from ingest.unpack import ZIP, unfold
+from ingest.landing import OTHER, LandedFile, Landing, Note, Place
+from ingest.scan import Scan
+from ingest.unpack import ZIP, NoData, unfold
 from ingest.warehouse import Version
 
 Status = Literal["new", "replaced", "reloaded", "unchanged", "duplicate", "forgotten", "refused"]
@@ -32,7 +32,8 @@ class Step:
 
     A file that is to be loaded has its `scan` and, once `Columns` has named them, its `columns` in
     the raw table and what `changes` in them since the file before; one whose bytes are in the
-    warehouse has the version `loaded`. `places` are where these bytes lie, the file's own first.
+    warehouse has the version `loaded`. `places` are where these bytes lie, the file's own first;
+    `landed` is what is noted of it, where that may be new.
     """
 
     file: LandedFile
@@ -41,6 +42,7 @@ class Step:
     columns: tuple[str, ...] = ()
     changes: Mapping[str, object] = field(default_factory=dict, hash=False)
     places: tuple[Place, ...] = ()
+    landed: Note | None = field(default=None, hash=False)
     loaded: Version | None = None
     note: str = ""
 
@@ -52,11 +54,11 @@ class Step:
 
 @dataclass
 class Plan:
-    """One step per CSV file, and the versions to retire.
+    """One step per file, and the versions to retire.
 
     `retires` has versions whose bytes lie nowhere any more because others came to their places, and
-    for each the contents that must be in the warehouse first. `left` are the members of archives
-    that are no CSV files.
+    for each the contents that must be in the warehouse first. `left` are the files
+    that cannot be loaded and were not landed, and such members of archives.
     """
 
     steps: list[Step] = field(default_factory=list)
@@ -66,12 +68,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Found:
-    """A CSV file whose bytes are known: from the registry, or from reading them (`scan`)."""
+    """A file whose bytes are known: from the registry, or from reading them (`scan`).
+
+    `landed` is what is noted of it, where that may be new.
+    """
 
     file: LandedFile
     file_id: str
     place: Place
     scan: Scan | None = None
+    landed: Note | None = None
 
     @property
     def content(self) -> Content:
@@ -81,7 +87,7 @@ class _Found:
 def make_plan(
     files: list[LandedFile],
     versions: list[Version],
-    landing: Path,
+    landing: Landing,
     *,
     verify: bool = False,
     full_refresh: bool = False,
@@ -103,16 +109,17 @@ def make_plan(
     for file in files:
         try:
             registry.check_owner(file)
-            size = file_stamp(file.path)[0]
+            size = file.stamp.size
             known = [] if verify or full_refresh else registry.unchanged(file)
-            members, left = ([each.file for each in known], []) if known else unfold(file)
+            if known:
+                found += _noted(known, file, landing)
+            else:
+                members, read = _opened(file, landing, plan)
+                delivered.append((file, members, read))
+                found += read
         except (FileRefused, OSError) as error:
             plan.steps.append(Step(file, "refused", note=why_refused(error)))
             continue
-        plan.left += [f"{file.name}/{name}" for name in left]
-        if not known:
-            delivered.append((file, {member.name for member in members}, _read(members, plan)))
-        found += known or delivered[-1][2]
         progress(size)
     known_names = {each.file.name for each in found} | {step.file.name for step in plan.steps}
     found += registry.elsewhere(known_names, landing)
@@ -135,6 +142,7 @@ def make_plan(
             status="replaced" if old in plan.retires else "new",
             scan=first.scan,
             places=tuple(each.place for each in (first, *others)),
+            landed=first.landed,
             loaded=loaded,
         )
         if loaded and full_refresh and (loaded.is_current or with_forgotten):
@@ -144,7 +152,7 @@ def make_plan(
         elif loaded:
             status = "replaced" if old in plan.retires else "unchanged"
             step = replace(step, status=status, scan=None)
-        elif not first.scan.header:
+        elif first.scan.form != OTHER and not first.scan.header and not first.scan.records:
             step = replace(step, note="the file is empty: not even a line with column names")
         plan.steps.append(step)
         note = f"same bytes as {first.file.name}"
@@ -160,18 +168,58 @@ def make_plan(
 FORGOTTEN = "its rows were removed with --forget; --full-refresh with its path loads it again"
 
 
-def _read(members: list[LandedFile], plan: Plan) -> list[_Found]:
-    """Read CSV files to the end; those that are refused become steps of the plan."""
+def _noted(known: list[_Found], file: LandedFile, landing: Landing) -> list[_Found]:
+    """Add what is newly noted of a delivered file to what is known of the files in it."""
+    note = landing.note(file, known[0].place)
+    modified_us = file.stamp.modified_us
+    return [
+        replace(each, landed=note, place=replace(each.place, modified_us=modified_us))
+        for each in known
+    ]
+
+
+def _opened(file: LandedFile, landing: Landing, plan: Plan) -> tuple[set[str], list[_Found]]:
+    """Return the names of the files that a delivered file holds, and those that were read.
+
+    One that cannot be loaded is read by nobody: it is found if it was landed, so that its id is
+    known, and left alone if not. Raises FileRefused or OSError for one that cannot be opened.
+    """
+    note = landing.note(file)
+    try:
+        if not file.is_loadable:
+            raise NoData("is of no format that can be loaded")
+        fetched = landing.fetch(file)
+        members, left = unfold(fetched)
+    except NoData:
+        if note:
+            scan = catalogued(file, note)
+            return {file.name}, [_Found(file, scan.file_id, scan.place, scan, note)]
+        if file.is_loadable:
+            raise
+        plan.left.append(file.name)
+        return set(), []
+    plan.left += [f"{file.name}/{name}" for name in left]
+    return {member.name for member in members}, _read(members, note, plan)
+
+
+def catalogued(file: LandedFile, note: Note) -> Scan:
+    """Return what is known of a landed file that cannot be loaded."""
+    place = Place.of(file.name, file.stamp, None)
+    return Scan(note.object_id, place, encoding=None, header=(), lines=0, records=0, form=OTHER)
+
+
+def _read(members: list[LandedFile], note: Note | None, plan: Plan) -> list[_Found]:
+    """Read files to the end; those that are refused become steps of the plan."""
     found = []
     for file in members:
         source = known_sources().get(file.raw_table, Source())
         try:
-            scan = scan_file(file, source)
+            scan = formats.scan(file, source)
         except (FileRefused, OSError) as error:
             plan.steps.append(Step(file, "refused", note=why_refused(error)))
         else:
             place = replace(scan.place, members=len(members))
-            found.append(_Found(file, scan.file_id, place, scan))
+            found.append(_Found(file, scan.file_id, place, scan, note))
     return found
 
 
@@ -181,9 +229,9 @@ def _without_emptied(found: list[_Found], registry: "_Registry", plan: Plan) -> 
     kept = []
     for each in found:
         known = registry.by_content.get(each.content)
-        header = each.scan.header if each.scan else known.header
+        is_full = each.scan.header or each.scan.records if each.scan else known.header or known.rows
         old = registry.by_name.get((each.file.raw_table, each.file.name))
-        if header or not old or not old.is_current or not old.rows or old.content in contents:
+        if is_full or not old or not old.is_current or not old.rows or old.content in contents:
             kept.append(each)
         else:
             note = (
@@ -235,7 +283,7 @@ class Columns:
     """
 
     def __init__(self, versions: list[Version]):
-        self._versions = versions
+        self._versions = [version for version in versions if version.form != OTHER]
 
     @cached_property
     def _headers_before(self) -> dict[tuple[str, str], tuple[str, ...]]:
@@ -259,6 +307,8 @@ class Columns:
         That is the one that had the same name or, for a new name, the one that was loaded last.
         Raises FileRefused where the columns are frozen and differ.
         """
+        if step.scan.form == OTHER:
+            return step
         table, header = self._tables[step.file.raw_table], step.scan.header
         source = known_sources().get(step.file.raw_table, Source())
         names = column_names(header, table.names)
@@ -280,7 +330,8 @@ class Columns:
 
     def take(self, step: Step) -> None:
         """Take note of the columns of a file that was read to the end."""
-        self._tables[step.file.raw_table].see(step.scan.header, step.columns)
+        if step.scan.form != OTHER:
+            self._tables[step.file.raw_table].see(step.scan.header, step.columns)
 
 
 class _Registry:
@@ -320,11 +371,14 @@ class _Registry:
             for place in (version.places if version else ())
             if place.name == file.name
         ] or self.in_archive[file.raw_table, file.name]
-        if not held or any(place.stamp != file_stamp(file.path) for place, _ in held):
+        if not held or not all(place.stamp.is_same(file.stamp) for place, _ in held):
             return []
         if len(held) != held[0][0].members:
             return []
-        return [_at(file.path, place, version) for place, version in held]
+        return [
+            _Found(replace(file, name=place.name), version.file_id, place)
+            for place, version in held
+        ]
 
     def names_in(self, file: LandedFile) -> set[str]:
         """Return the names that a delivered file's contents had: its own, or its members'."""
@@ -332,32 +386,16 @@ class _Registry:
         is_known = (file.raw_table, file.name) in self.by_name
         return held | ({file.name} if is_known else set())
 
-    def elsewhere(self, known_names: set[str], landing: Path) -> list[_Found]:
+    def elsewhere(self, known_names: set[str], landing: Landing) -> list[_Found]:
         """Find the files of other names that still lie where and as the registry knows them."""
         return [
-            _at(path, place, version)
+            _Found(landing.file(place.name), version.file_id, place)
             for version in self.versions
             for place in version.places
             if place.name not in known_names
             and self.by_name[version.raw_table, place.name] is version
-            and (path := _unchanged_path(landing, place))
+            and landing.has(place)
         ]
-
-
-def _at(path: Path, place: Place, version: Version) -> _Found:
-    """Describe a version's CSV file at one of its places, in the file `path` on disk."""
-    file = LandedFile(version.source, version.table, path, place.name)
-    return _Found(file, version.file_id, place)
-
-
-def _unchanged_path(landing: Path, place: Place) -> Path | None:
-    """Return the file on disk that holds a place's bytes, if it is as it was."""
-    for name in (place.name, *map(str, PurePosixPath(place.name).parents)):
-        path = landing / name
-        with suppress(OSError):
-            if path.is_file():
-                return path if file_stamp(path) == place.stamp else None
-    return None
 
 
 def why_refused(error: FileRefused | OSError) -> str:

@@ -68,33 +68,53 @@ class Reading:
     rejects: Path | None = None
 
 
-def read_file(
-    path: Path,
-    scan: Scan,
-    table: InTable,
-    names: Sequence[str],
-    parquet: Path,
-    max_rejects: int,
-    progress: Progress,
-) -> Reading:
-    """Write the records of the plain UTF-8 file `path` to the Parquet file `parquet`.
+@dataclass(frozen=True)
+class Job:
+    """A file to be read, and where its records go.
 
-    It gets the columns `names` as text, `_file_id`, and `_row_number`, the 1-based record number.
-    Broken records go to a Parquet file beside it, as rows of `raw.rejected_rows` for `table`.
-    `progress` is called with the number of records done since its last call. Raises FileRefused
-    where more than `max_rejects` records are broken or a line is not accounted for.
+    The plain file `path`, which was scanned, goes to the Parquet file `parquet`, with the columns
+    `names` as text, `_file_id`, and `_row_number`, the 1-based record number. Broken records go to
+    a Parquet file beside it, as rows of `raw.rejected_rows` for `table`, `max_rejects` at most.
+    `progress` is called with the number of records done since its last call.
     """
-    schema = pa.schema(
-        [*((name, pa.string()) for name in names), (FILE_ID, pa.string()), (ROW_NUMBER, pa.int64())]
-    )
+
+    path: Path
+    scan: Scan
+    table: InTable
+    names: Sequence[str]
+    parquet: Path
+    max_rejects: int
+    progress: Progress
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of the Parquet file: text, and the lineage of each row."""
+        lineage = [(FILE_ID, pa.string()), (ROW_NUMBER, pa.int64())]
+        return pa.schema([*((name, pa.string()) for name in self.names), *lineage])
+
+    def rows(self) -> "RowWriter":
+        """Open the Parquet file for rows."""
+        return RowWriter(self.parquet, self.schema, self.scan.file_id)
+
+    def rejects(self) -> "RejectWriter":
+        """Open the file for broken records, which is made once there is one."""
+        broken = self.parquet.with_suffix(".rejects")
+        return RejectWriter(broken, self.table, self.scan.file_id, self.max_rejects)
+
+
+def read_file(job: Job) -> Reading:
+    """Write the records of a CSV file in UTF-8 to Parquet.
+
+    Raises FileRefused where too many records are broken or a line is not accounted for.
+    """
+    scan = job.scan
     if not scan.header or scan.lines == scan.header_lines:
-        pq.write_table(schema.empty_table(), parquet)
+        pq.write_table(job.schema.empty_table(), job.parquet)
         return Reading()
     if scan.is_regular:
         with suppress(*NOT_AS_COUNTED):
-            plain = _plainly_named(path, parquet.with_suffix(".csv"))
-            return _read_whole(plain, scan, schema, parquet, progress)
-    return _read_in_pieces(path, scan, table, schema, parquet, max_rejects, progress)
+            return _read_whole(job)
+    return _read_in_pieces(job)
 
 
 class _CountsDiffer(Exception):
@@ -110,16 +130,15 @@ NOT_AS_COUNTED = (
 )
 
 
-def _read_whole(
-    path: Path, scan: Scan, schema: pa.Schema, parquet: Path, progress: Progress
-) -> Reading:
+def _read_whole(job: Job) -> Reading:
     """Read a regular file in one go. Raises one of NOT_AS_COUNTED where it turns out not to be."""
-    with _RowWriter(parquet, schema, scan.file_id) as writer:
+    path, scan = plainly_named(job.path, job.parquet.with_suffix(".csv")), job.scan
+    with job.rows() as writer:
         number = 0
-        for batch in _parsed(path, scan, scan, schema, header=True):
+        for batch in _parsed(path, scan, scan, job.schema, header=True):
             writer.write(batch.columns, pa.arange(number + 1, number + 1 + batch.num_rows))
             number += batch.num_rows
-            progress(batch.num_rows)
+            job.progress(batch.num_rows)
             if number > scan.records:
                 # It grows: there is no need to wait for its end.
                 raise _CountsDiffer
@@ -136,9 +155,9 @@ def _parsed(
     """
     records, line_ends = 0, counts.quoted_line_ends
     batches = (
-        _engine()
+        engine()
         .read_csv(
-            _as_pattern(path),
+            as_pattern(path),
             columns=dict.fromkeys(schema.names[:-2], "VARCHAR"),
             auto_detect=False,
             header=header,
@@ -164,7 +183,7 @@ def _parsed(
         raise _CountsDiffer
 
 
-def _plainly_named(path: Path, link: Path) -> Path:
+def plainly_named(path: Path, link: Path) -> Path:
     """Return a path of the file that can be written as a pattern: `link` where its own cannot.
 
     In a pattern, DuckDB takes a backslash for the end of a folder's name.
@@ -176,22 +195,26 @@ def _plainly_named(path: Path, link: Path) -> Path:
     return link
 
 
-def _as_pattern(path: Path) -> str:
+def as_pattern(path: Path) -> str:
     """Return the pattern that this path alone matches: DuckDB takes every path for one."""
     return re.sub(WILDCARD, r"[\g<0>]", str(path))
 
 
 @cache
-def _engine() -> duckdb.DuckDBPyConnection:
+def engine() -> duckdb.DuckDBPyConnection:
+    """Return the DuckDB that parses, with nothing in it but what the package brings."""
     # Pieces of files follow each other under one name: what was read before must not come back.
-    return duckdb.connect(config={"enable_external_file_cache": False})
+    # An extension for time zones would turn a Parquet file's times into those of this machine.
+    return duckdb.connect(
+        config={"enable_external_file_cache": False, "autoload_known_extensions": False}
+    )
 
 
 def _count(mark: bytes, column: pa.Array) -> int:
     return pc.sum(pc.count_substring(column, mark.decode())).as_py() or 0
 
 
-class _RowWriter:
+class RowWriter:
     """Writes rows to Parquet in groups of the size that DuckDB stores, beside the reading."""
 
     def __init__(self, parquet: Path, schema: pa.Schema, file_id: str):
@@ -222,10 +245,12 @@ class _RowWriter:
         else:
             self._written = self._beside.submit(self._file.write_table, group, BATCH_ROWS)
 
-    def __enter__(self) -> "_RowWriter":
+    def __enter__(self) -> "RowWriter":
+        """Return it."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Write what waits, unless something failed, and close the file."""
         # The file is closed last: a group may still be on its way into it.
         with self._file, self._beside:
             if kind is None and self._batches:
@@ -234,7 +259,7 @@ class _RowWriter:
                 self._written.result()
 
 
-class _RejectWriter:
+class RejectWriter:
     """Writes broken records to Parquet, in groups, once there is one."""
 
     def __init__(self, parquet: Path, table: InTable, file_id: str, allowed: int):
@@ -266,6 +291,11 @@ class _RejectWriter:
         if len(self._waiting) >= REJECTS_GROUP or self._waiting_size > PIECE_BYTES:
             self._write_group()
 
+    def reading(self, records: int) -> Reading:
+        """Return what became of so many records, once the file is closed."""
+        rejects = self._parquet if self.count else None
+        return Reading(records - self.count, self.count, self.first, rejects)
+
     def _write_group(self) -> None:
         rows = [self._of_file | vars(reject) for reject in self._waiting]
         group = pa.Table.from_pylist(rows, REJECTS_SCHEMA)
@@ -273,39 +303,29 @@ class _RejectWriter:
         self._file.write_table(group)
         self._waiting, self._waiting_size = [], 0
 
-    def __enter__(self) -> "_RejectWriter":
+    def __enter__(self) -> "RejectWriter":
+        """Return it."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Write what waits, unless something failed, and close the file."""
         if kind is None and self._waiting:
             self._write_group()
         if self._file:
             self._file.close()
 
 
-def _read_in_pieces(
-    path: Path,
-    scan: Scan,
-    table: InTable,
-    schema: pa.Schema,
-    parquet: Path,
-    max_rejects: int,
-    progress: Progress,
-) -> Reading:
+def _read_in_pieces(job: Job) -> Reading:
     """Read a file of which something is odd: what is regular fast, the rest record by record."""
+    scan, schema = job.scan, job.schema
     width = len(schema) - 2
     number = 0
-    broken = parquet.with_suffix(".rejects")
-    with (
-        path.open("rb") as stream,
-        _RowWriter(parquet, schema, scan.file_id) as writer,
-        _RejectWriter(broken, table, scan.file_id, max_rejects) as rejects,
-    ):
+    with job.path.open("rb") as stream, job.rows() as writer, job.rejects() as rejects:
         lines = _Lines(stream, scan.line_end)
         lines.drop(scan.header_lines)
         while lines.done <= scan.lines and (piece := lines.piece()):
             before = number
-            fast = _parsed_piece(piece, scan, schema, parquet.with_suffix(".piece"))
+            fast = _parsed_piece(piece, scan, schema, job.parquet.with_suffix(".piece"))
             if fast is not None:
                 batches, count = fast
                 for batch in batches:
@@ -313,7 +333,7 @@ def _read_in_pieces(
                     writer.write(batch.columns, numbers)
                     number += batch.num_rows
                 lines.drop_piece(piece, count.lines)
-                progress(number - before)
+                job.progress(number - before)
                 continue
             records, numbers = [], []
             for record in _records(lines, len(piece), scan.delimiter, width):
@@ -326,14 +346,13 @@ def _read_in_pieces(
             if records:
                 columns = [pa.array(column, pa.string()) for column in zip(*records, strict=True)]
                 writer.write(columns, pa.array(numbers, pa.int64()))
-            progress(number - before)
+            job.progress(number - before)
         if lines.done != scan.lines:
             raise FileRefused(
                 f"it changed while it was read ({scan.lines:,} lines before, {lines.done:,} read"
                 " since): load it again when it is complete"
             )
-    rows = number - rejects.count
-    return Reading(rows, rejects.count, rejects.first, broken if rejects.count else None)
+    return rejects.reading(number)
 
 
 def _parsed_piece(
@@ -444,7 +463,7 @@ def _records(lines: _Lines, size: int, delimiter: str, width: int) -> Iterator[R
                 problem, text = _OPEN, [line]
         elif problem and len(text) > 1:
             problem, text = _OPEN, [line]
-        yield Reject(lines.done + 1, problem, _shown(b"".join(text))) if problem else fields
+        yield Reject(lines.done + 1, problem, shown(b"".join(text))) if problem else fields
         size -= lines.drop(len(text))
 
 
@@ -457,7 +476,7 @@ def _could_be_record(line: bytes, delimiter: str, width: int) -> bool:
     return problem is None and len(fields) == width and line.count(b'"') % 2 == 0
 
 
-def _shown(raw: bytes) -> str:
+def shown(raw: bytes) -> str:
     """A broken record as text: what cannot stand in text is shown as an escape."""
     return raw.rstrip(b"\r\n").decode(errors="backslashreplace").replace("\0", "\\x00")
 

@@ -10,7 +10,7 @@ from itertools import islice
 
 from ingest.columns import Source, is_delimiter
 from ingest.errors import FileRefused
-from ingest.landing import LandedFile, Place, file_stamp
+from ingest.landing import CSV, LandedFile, Place
 from ingest.unpack import (
     CHUNK_BYTES,
     UTF8,
@@ -54,10 +54,11 @@ _BAD = re.compile("[\udc80-\udcff]")
 
 @dataclass(frozen=True)
 class Scan:
-    """What the bytes of one CSV file say.
+    """What the bytes of one file say.
 
-    `file_id` is the SHA-256 of the CSV's bytes as delivered (of a compressed file: as unpacked),
-    `place` where they lie. `encoding` is a Python codec; `bad_byte` is a byte for which the file is
+    `file_id` is the SHA-256 of its bytes as delivered (of a compressed file: as unpacked), `place`
+    where they lie. `form` is its format; the rest is told of CSV, and of other formats what is in
+    them. `encoding` is a Python codec; `bad_byte` is a byte for which the file is
     not UTF-8 and was taken as another encoding. `header` holds the column names as the file spells
     them, on `header_lines` physical lines out of `lines`; a line above that declares the delimiter
     (`sep=;`) is one of them. `line_end` is the byte that ends a line (LF, or CR in a file without
@@ -70,16 +71,17 @@ class Scan:
 
     file_id: str
     place: Place
-    encoding: str
-    bad_byte: int | None
-    delimiter: str
+    encoding: str | None
     header: tuple[str, ...]
-    header_lines: int
-    line_end: bytes
     lines: int
     records: int
-    quoted_line_ends: int
-    is_regular: bool
+    form: str = CSV
+    bad_byte: int | None = None
+    delimiter: str | None = None
+    header_lines: int = 0
+    line_end: bytes = b"\n"
+    quoted_line_ends: int = 0
+    is_regular: bool = True
 
     @property
     def about(self) -> int:
@@ -97,10 +99,10 @@ def scan_file(file: LandedFile, source: Source = UNKNOWN) -> Scan:
     cannot be opened.
     """
     encoding, fallback = source.encoding, source.fallback_encoding
-    stamp = file_stamp(file.path)
+    stamp = file.stamp
     compression = compression_of(file.path)
     is_guessed = encoding is None
-    encoding = encoding or _encoding_by_mark(file, compression)
+    encoding = encoding or encoding_by_mark(file, compression)
     utf8 = _Utf8Check()
     with open_csv(file, compression) as stream:
         if encoding in UTF8:
@@ -126,7 +128,7 @@ def scan_file(file: LandedFile, source: Source = UNKNOWN) -> Scan:
         other = fallback
     return Scan(
         file_id=file_id,
-        place=Place(file.name, *stamp, compression),
+        place=Place.of(file.name, stamp, compression),
         encoding=other or encoding,
         bad_byte=utf8.bad_byte if other else None,
         delimiter=header.delimiter,
@@ -209,7 +211,8 @@ class Structure:
         )
 
 
-def _encoding_by_mark(file: LandedFile, compression: str | None) -> str:
+def encoding_by_mark(file: LandedFile, compression: str | None) -> str:
+    """Return the encoding that a byte order mark at the start of a file tells, else UTF-8."""
     with open_csv(file, compression) as stream:
         start = stream.read(len(UTF8_BOM))
     if start.startswith(UTF16_BOMS):

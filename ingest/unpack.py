@@ -1,4 +1,4 @@
-"""What a CSV file was delivered in: plain, compressed or in a zip archive, in some encoding."""
+"""What a file was delivered in: plain, compressed or in a zip archive, in some encoding."""
 
 import codecs
 import errno
@@ -10,13 +10,14 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 import pyarrow as pa
 
 from ingest.errors import FileRefused
-from ingest.landing import LandedFile
+from ingest.landing import CSV, ENDINGS, JSON_LINES, LandedFile, form_of
 
 CHUNK_BYTES = 1 << 20
 ZIP = "zip"
@@ -43,6 +44,10 @@ UTF16_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 UTF8 = ("utf-8", "utf-8-sig")
 
 
+class NoData(FileRefused):
+    """A zip archive holds nothing that can be loaded."""
+
+
 def compression_of(path: Path) -> str | None:
     """Return how a file is packed, by its first bytes: gzip, bz2, zstd, zip, or None for not."""
     with path.open("rb") as stream:
@@ -63,25 +68,23 @@ def unfold(file: LandedFile) -> tuple[list[LandedFile], list[str]]:
         return [file], []
     with _damage_refused(ZIP), zipfile.ZipFile(file.path) as archive:
         names = sorted(entry.filename for entry in archive.infolist() if not entry.is_dir())
-    csvs = [name for name in names if _is_csv(name)]
+    data = [name for name in names if _is_data(name)]
     if OFFICE in names:
-        raise FileRefused("holds an Excel workbook: expected CSV text; save it as CSV")
-    if not csvs:
+        raise NoData("holds an Excel workbook: expected CSV text; save it as CSV")
+    if not data:
         held = ", ".join(names[:3]) or "nothing"
-        raise FileRefused(f"a zip archive without a CSV file (it holds {held}): expected one")
-    if len(set(csvs)) < len(csvs):
+        raise NoData(f"a zip archive without a CSV file (it holds {held}): expected one")
+    if len(set(data)) < len(data):
         raise FileRefused("a zip archive with two members of one name: pack it anew")
-    members = [
-        LandedFile(file.source, file.table, file.path, f"{file.name}/{name}", name) for name in csvs
-    ]
-    return members, [name for name in names if not _is_csv(name)]
+    members = [replace(file, name=f"{file.name}/{name}", member=name) for name in data]
+    return members, [name for name in names if not _is_data(name)]
 
 
-def _is_csv(name: str) -> bool:
+def _is_data(name: str) -> bool:
     """Tell whether an archive's member is data: macOS adds hidden twins of each file."""
     path = PurePosixPath(name)
     is_hidden = path.name.startswith(".") or "__MACOSX" in path.parts
-    return path.suffix.lower() == ".csv" and not is_hidden
+    return form_of(name) in (CSV, JSON_LINES) and path.suffix.lower() in ENDINGS and not is_hidden
 
 
 class Hashed(io.BufferedIOBase):
@@ -171,13 +174,14 @@ def _has_byte(error: UnicodeError) -> bool:
 
 @contextmanager
 def utf8_file(
-    file: LandedFile, compression: str | None, encoding: str, file_id: str, workspace: Path
+    file: LandedFile, compression: str | None, encoding: str | None, file_id: str, workspace: Path
 ) -> Iterator[Path]:
     """Give the path of a plain UTF-8 file: the delivered one, or a copy made in `workspace`.
 
+    A file without `encoding` is no text, and given as it is.
     Raises FileRefused where the bytes are no longer those that had the SHA-256 `file_id`.
     """
-    if compression is None and encoding in UTF8:
+    if compression is None and encoding in (*UTF8, None):
         yield file.path
         return
     copy = workspace / "unpacked.csv"

@@ -30,7 +30,7 @@ from ingest.columns import (
 )
 from ingest.engine import RAW, Engine
 from ingest.errors import LoadError
-from ingest.landing import InTable, LandedFile, Place
+from ingest.landing import CSV, OTHER, InTable, LandedFile, Note, Place
 from ingest.profile import read_target
 from ingest.read import Reject
 from ingest.scan import Scan
@@ -51,7 +51,8 @@ class Version(InTable):
     """One file version in the registry, `raw.landed_files`.
 
     `header` holds the columns as the file spells them, `columns` their names in the raw table.
-    `places` are all where these bytes were seen; `name` is that of the first.
+    `places` are all where these bytes were seen; `name` is that of the first. `form` is the format;
+    one that is OTHER has no rows, and its table may not be there. `landed` is what was noted of it.
     """
 
     file_id: str
@@ -63,6 +64,8 @@ class Version(InTable):
     changes: Mapping[str, object] = field(hash=False)
     is_current: bool
     is_forgotten: bool
+    form: str = CSV
+    landed: Note | None = field(default=None, hash=False)
 
     @property
     def name(self) -> str:
@@ -79,6 +82,8 @@ class Version(InTable):
 class PreparedFile:
     """A file that was read to the end and waits as Parquet for its place in the warehouse.
 
+    One that cannot be loaded and is only to be listed has no `parquet`.
+
     `columns` are its columns' names in the raw table, `changes` how they differ from those of the
     file before. `places` are all where its bytes lie, its own first. `rejects` is a Parquet file of
     its rejected records, None for none; `first_reject` is the first of them.
@@ -89,11 +94,12 @@ class PreparedFile:
     columns: tuple[str, ...]
     changes: Mapping[str, object]
     places: tuple[Place, ...]
-    parquet: Path
+    parquet: Path | None
     rows: int
     rejected: int
     first_reject: Reject | None
     rejects: Path | None
+    landed: Note | None = None
 
 
 @contextmanager
@@ -174,7 +180,11 @@ class Warehouse:
         # Whatever columns there are: a registry that an earlier release wrote has fewer.
         rows = self.engine.query(f"select * from {RAW}.landed_files order by loaded_at, path")
         versions = [_version(row) for row in rows]
-        lost = [each for each in versions if each.is_current and each.raw_table not in tables]
+        lost = [
+            each
+            for each in versions
+            if each.is_current and each.form != OTHER and each.raw_table not in tables
+        ]
         self.lost = lost
         return [replace(each, is_current=False) if each in lost else each for each in versions]
 
@@ -198,23 +208,27 @@ class Warehouse:
             self.commit([], [])
         return self.engine.transaction()
 
-    def note_moved(self, moved: dict[Version, tuple[Place, ...]]) -> None:
-        """Record where known bytes lie now."""
-        if not moved:
+    def note_places(self, seen: dict[Version, tuple[tuple[Place, ...], Note | None]]) -> None:
+        """Record where known bytes lie now, and what is noted of them there."""
+        if not seen:
             return
         with self._change_registry():
-            for version, places in moved.items():
+            for version, (places, note) in seen.items():
                 first = places[0]
+                noted = _noted(note or version.landed)
                 self.engine.execute(
                     f"update {RAW}.landed_files set path = ?, bytes = ?,"
                     " modified_at = cast(? as timestamp with time zone), compression = ?,"
-                    f" places = ? where {OF_VERSION}",
+                    " places = ?, object_id = ?, media_type = ?,"
+                    " received_at = cast(? as timestamp with time zone), landed_by = ?, tags = ?"
+                    f" where {OF_VERSION}",
                     [
                         first.name,
                         first.size,
                         (EPOCH + timedelta(microseconds=first.modified_us)).isoformat(),
                         first.compression,
                         _places_json(places),
+                        *noted.values(),
                         *version.content,
                     ],
                 )
@@ -229,7 +243,7 @@ class Warehouse:
 
     def miscounted(self) -> list[str]:
         """Compare each raw table with the registry, by counting; say each file that differs."""
-        versions = [version for version in self.versions() if version.is_current]
+        versions = [each for each in self.versions() if each.is_current and each.form != OTHER]
         found = [
             f"raw.{version.raw_table} is gone, and raw.landed_files lists {version.name} as"
             f" current, with {version.rows:,} rows: load it again"
@@ -291,7 +305,8 @@ class Warehouse:
 
     def check(self, prepared: PreparedFile) -> None:
         """Raise FileRefused where the engine cannot hold what a file brings."""
-        self.engine.check(prepared.file.raw_table, prepared.columns, prepared.parquet)
+        if prepared.parquet:
+            self.engine.check(prepared.file.raw_table, prepared.columns, prepared.parquet)
 
     def commit(self, files: list[PreparedFile], retired: list[Version]) -> None:
         """Put a batch of files into the warehouse in one transaction.
@@ -354,7 +369,7 @@ class Warehouse:
 
         columns = {table: dict(known, **LINEAGE) for table, known in known_columns().items()}
         parquets: dict[str, list[Path]] = {table: [] for table in columns}
-        for prepared in files:
+        for prepared in (each for each in files if each.parquet):
             table = prepared.file.raw_table
             columns.setdefault(table, {}).update(dict.fromkeys(prepared.columns, TEXT), **LINEAGE)
             parquets.setdefault(table, []).append(prepared.parquet)
@@ -391,7 +406,8 @@ class Warehouse:
 
     def _retire(self, version: Version, because: str) -> None:
         """Remove a version's rows, and note in the registry that it is no longer current."""
-        self.engine.delete(version.raw_table, f"{FILE_ID} = ?", [version.file_id])
+        if version.form != OTHER:
+            self.engine.delete(version.raw_table, f"{FILE_ID} = ?", [version.file_id])
         self._note_retired(version, because)
 
     def _note_retired(self, version: Version, because: str) -> None:
@@ -431,12 +447,34 @@ def _version(row: dict[str, Any]) -> Version:
         changes=json.loads(row.get("column_changes") or "{}"),
         is_current=row["is_current"],
         is_forgotten=row.get("retired_because") == FORGOTTEN,
+        form=row.get("file_format") or CSV,
+        landed=_note(row),
     )
+
+
+def _note(row: dict[str, Any]) -> Note | None:
+    """Read what a row of `raw.landed_files` says of a landed file; None where it was not landed."""
+    if not row.get("landed_by"):
+        return None
+    received = row["received_at"].astimezone(UTC).isoformat(timespec="microseconds")
+    tags = json.loads(row["tags"] or "{}")
+    return Note(row["object_id"], row["media_type"], received, row["landed_by"], tags)
+
+
+def _noted(note: Note | None) -> dict[str, Any]:
+    """Return what a row of `raw.landed_files` says of a landed file."""
+    if not note:
+        return dict.fromkeys(("object_id", "media_type", "received_at", "landed_by", "tags"))
+    noted = vars(note)
+    return noted | {"tags": json.dumps(note.tags, ensure_ascii=False) if note.tags else None}
 
 
 def _registry_entry(prepared: PreparedFile) -> dict[str, Any]:
     """The row of `raw.landed_files` that records a file version as loaded."""
     file, scan, place = prepared.file, prepared.scan, prepared.places[0]
+    noted = _noted(prepared.landed)
+    if prepared.landed:
+        noted["received_at"] = datetime.fromisoformat(prepared.landed.received_at)
     return {
         "file_id": scan.file_id,
         "source_name": file.source,
@@ -454,8 +492,10 @@ def _registry_entry(prepared: PreparedFile) -> dict[str, Any]:
         "records_read": prepared.rows + prepared.rejected,
         "rows_loaded": prepared.rows,
         "rows_rejected": prepared.rejected,
+        "file_format": scan.form,
         "places": _places_json(prepared.places),
         "is_current": True,
+        **noted,
     }
 
 

@@ -1,5 +1,6 @@
 """What the tests share: the real commands, run as a user runs them, in temporary folders."""
 
+import json
 import os
 import re
 import shutil
@@ -8,19 +9,21 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import duckdb
+import fsspec
 import pyarrow.parquet as pq
 import pytest
 
 from ingest.columns import column_names
 from ingest.landing import LandedFile, put_sample
-from ingest.read import Reject, read_file
+from ingest.read import Job, Reject, read_file
 from ingest.scan import Scan, scan_file
 from ingest.unpack import unfold, utf8_file
 
-from .servers import PostgresServer, SparkCluster
+from .servers import PostgresServer, S3Server, SparkCluster
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOADER = (sys.executable, PROJECT / "ingest" / "load.py")
@@ -34,6 +37,7 @@ ONE_BY_ONE = (
 )
 COUNT = "select count(*) from raw."
 DATABASES = ("duckdb", "postgres")
+in_folder_and_bucket = pytest.mark.parametrize("box", ("duckdb", "bucket"), indirect=True)
 on_each_database = pytest.mark.parametrize("box", DATABASES, indirect=True)
 on_each_engine = pytest.mark.parametrize("box", (*DATABASES, "lake"), indirect=True)
 
@@ -54,7 +58,7 @@ def environment(database: Path | str, **extra: str) -> dict[str, str]:
     own = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("ONTIME_", "DBT_", "PG", "SPARK_"))
+        if not name.startswith(("ONTIME_", "DBT_", "PG", "AWS_", "SPARK_"))
     }
     return own | {"ONTIME_DUCKDB_PATH": str(database)} | extra
 
@@ -130,6 +134,26 @@ class Box:
     def reader(self, sql: str) -> duckdb.DuckDBPyConnection:
         """Open the warehouse for a query."""
         return duckdb.connect(str(self.database), read_only=True)
+
+    def land(self, *args: object, **options: object) -> subprocess.CompletedProcess[str]:
+        """Run the command that puts files into the landing zone, whatever comes of it."""
+        return self.run(*args, command=(sys.executable, PROJECT / "ingest" / "land.py"), **options)
+
+    def find(self, *args: object, **options: object) -> list[dict]:
+        """Run the command that finds files in the landing zone; return what it found."""
+        command = (sys.executable, PROJECT / "ingest" / "find.py")
+        result = self.run(*args, "--json", command=command, **options)
+        assert result.returncode == (0 if result.stdout else 1), result.stderr
+        return [json.loads(line) for line in result.stdout.splitlines()]
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file in the landing zone."""
+        return (self.landing / name).read_bytes()
+
+    def names(self) -> set[str]:
+        """Return the names of all files in the landing zone, also hidden ones."""
+        files = (path for path in self.landing.rglob("*") if path.is_file())
+        return {path.relative_to(self.landing).as_posix() for path in files}
 
     def query(self, sql: str) -> list[tuple]:
         """Return the rows that the warehouse answers."""
@@ -368,6 +392,39 @@ class SparkBox(LakeBox):
         return found
 
 
+@dataclass
+class BucketBox(Box):
+    """A landing zone in a bucket, and a warehouse in a DuckDB file. `landing` is not used."""
+
+    server: S3Server
+    store: Any
+    url: str
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment variables by which the commands find the bucket."""
+        return self.server.variables() | {"ONTIME_LANDING": self.url}
+
+    def write(self, name: str, content: str | bytes) -> str:
+        """Put an object into the landing zone; return its URL."""
+        body = content.encode() if isinstance(content, str) else content
+        self.store.pipe_file(f"{self.url}/{name}", body)
+        return f"{self.url}/{name}"
+
+    def run(self, *args: object, **options: object) -> subprocess.CompletedProcess[str]:
+        """Run the load command, whatever comes of it."""
+        return run_load(*args, database=self.database, **self.variables | options)
+
+    def read(self, name: str) -> bytes:
+        """Return the content of an object in the landing zone."""
+        return self.store.cat_file(f"{self.url}/{name}")
+
+    def names(self) -> set[str]:
+        """Return the names of all objects in the landing zone, also hidden ones."""
+        root = self.url.removeprefix("s3://")
+        return {path.removeprefix(f"{root}/") for path in self.store.find(self.url)}
+
+
 def closing_table(output: str) -> dict[str, tuple[str, str, str]]:
     """Read the table that ends a load: rows, rejected and status by file."""
     header, _, *lines = output.splitlines()
@@ -403,7 +460,8 @@ def read(
     names = column_names(scan.header)
     parquet = folder / "file.parquet"
     with utf8_file(file, scan.place.compression, scan.encoding, scan.file_id, folder) as plain:
-        reading = read_file(plain, scan, file, names, parquet, max_rejects, lambda records: None)
+        job = Job(plain, scan, file, names, parquet, max_rejects, lambda records: None)
+        reading = read_file(job)
     table = pq.read_table(parquet)
     assert table.column_names == [*names, "_file_id", "_row_number"]
     assert table.num_rows == reading.rows
@@ -471,6 +529,37 @@ def spark_box(tmp_path: Path, spark: SparkCluster) -> SparkBox:
     landing = tmp_path / "landing"
     landing.mkdir()
     return SparkBox(landing, tmp_path / "lake", spark)
+
+
+def s3() -> Iterator[S3Server]:
+    """Return a running object store, with the buckets `open` and `private`."""
+    server = S3Server()
+    store = s3_store(server)
+    store.mkdir("open")
+    store.mkdir("private")
+    yield server
+    server.remove()
+
+
+def s3_store(server: S3Server) -> Any:
+    """Return an object store's file system, for who may do everything."""
+    variables = server.variables()
+    return fsspec.filesystem(
+        "s3",
+        endpoint_url=variables["AWS_ENDPOINT_URL"],
+        key=variables["AWS_ACCESS_KEY_ID"],
+        secret=variables["AWS_SECRET_ACCESS_KEY"],
+        client_kwargs={"region_name": variables["AWS_DEFAULT_REGION"]},
+        use_listings_cache=False,
+    )
+
+
+@pytest.fixture
+def bucket_box(tmp_path: Path, s3: S3Server) -> BucketBox:
+    """Return an empty landing zone in a bucket, and where a warehouse may be made."""
+    url = f"s3://open/{uuid4().hex[:8]}/landing"
+    database = tmp_path / "warehouse.duckdb"
+    return BucketBox(tmp_path / "none", database, s3, s3_store(s3), url)
 
 
 @pytest.fixture(scope="session")

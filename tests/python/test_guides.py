@@ -9,7 +9,7 @@ from textwrap import dedent
 import duckdb
 import pytest
 
-from .conftest import PROJECT, Box, LakeBox, run_dbt
+from .conftest import PROJECT, Box, BucketBox, LakeBox, run_dbt
 
 
 def test_a_source_of_ones_own(box: Box, tmp_path: Path) -> None:
@@ -59,3 +59,29 @@ def test_queries_of_the_operators_guide(
             warehouse.sql(f"select * from ({query}) limit 1").fetchall()
         [of_lake] = (query for query in queries if "warehouse/lake" in query)
         assert warehouse.sql(f"select count(*) from ({of_lake})").fetchall() == [(336_776,)]
+
+    with duckdb.connect(str(built), read_only=True) as warehouse:
+        for query in queries:
+            warehouse.sql(f"select * from ({query}) limit 1").fetchall()
+
+
+def test_the_lake_is_asked_in_place(bucket_box: BucketBox, box: Box) -> None:
+    """The Python of docs/operations.md runs as it stands, on a bucket and on a folder."""
+    guide = (PROJECT / "docs" / "operations.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    parquet = box.database.with_name("prices.parquet")
+    duckdb.sql("select 9.50 as price").write_parquet(str(parquet))
+    for each in (bucket_box, box):
+        each.write("acme/orders/1.csv", "id,a\n01,x\n02,y\n")
+        each.write("acme/orders/2.csv", "b,id\nz,03\n")
+        each.write("acme/orders/.lake/versions/0/1.csv", "id,a\n00,old\n")
+        each.write("acme/events/1.jsonl", '{"kind": "landed"}\n')
+        each.write("acme/prices/1.parquet", parquet.read_bytes())
+        own = code.replace("s3://bucket/landing", getattr(each, "url", str(each.landing)))
+        if each is box:
+            own = own.replace('duckdb.register_filesystem(fsspec.filesystem("s3"))', "")
+        result = each.run(command=(sys.executable, "-c", own))
+        assert result.returncode == 0, result.stderr
+        cells = re.findall(r"[^\s│]+", result.stdout)
+        assert {"2", "1", "landed", "9.50"} <= set(cells)
+        assert sum("/acme/orders/" in cell for cell in cells) == 2

@@ -53,13 +53,13 @@ def test_landing_zone_that_is_not_there(box: Box) -> None:
 
 
 def test_nothing_to_load(box: Box) -> None:
-    assert "no CSV file found" in refusal(box.run())
+    assert "no file to load found" in refusal(box.run())
     box.write("acme/orders/orders.xlsx", b"PK")
     box.write("acme/too_high.csv", "a\n1\n")
     box.write("acme/orders/.arriving.csv", "a\n1\n")
     message = refusal(box.run())
-    assert "no CSV file found" in message
-    assert "<source>/<table>/*.csv" in message
+    assert "no file to load found" in message
+    assert f"in {box.landing}/<source>/<table>/" in message
     assert not box.database.exists()
 
 

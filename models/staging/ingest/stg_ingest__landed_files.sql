@@ -18,6 +18,10 @@ renamed as (
         encoding,
         delimiter,
         compression,
+        file_format,
+        object_id,
+        media_type,
+        landed_by,
         tags as tags_json,
         places as places_json,
         retired_because,
@@ -36,6 +40,7 @@ renamed as (
         rows_rejected,
         is_current,
         modified_at,
+        received_at,
         loaded_at,
         retired_at,
         _dlt_load_id as load_id
