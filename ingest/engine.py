@@ -6,6 +6,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
+from ingest.errors import LoadError
+
 RAW = "raw"
 
 
@@ -52,6 +56,13 @@ class Engine(ABC):
 
         A file that passes is taken to be loaded with those that are checked after it.
         """
+
+    def rows(self, sql: str) -> AbstractContextManager[pa.RecordBatchReader]:
+        """Stream the rows that a query answers, each column in the type that the engine gives it.
+
+        Raises LoadError where the engine cannot, or has a type that files do not.
+        """
+        raise LoadError(f"rows of {self.database} cannot be streamed")
 
     @abstractmethod
     def expect_columns(self, width: int) -> None:
