@@ -48,7 +48,7 @@ from tenacity import (
 from urllib3.exceptions import HTTPError, InvalidHeader, LocationParseError, ReadTimeoutError
 from urllib3.util import Retry, parse_url
 
-from ingest.landing import sync
+from ingest.landing import is_url, sync
 from ingest.report import Report, table
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -184,7 +184,7 @@ def main() -> None:
 @click.option(
     "--landing",
     envvar="ONTIME_LANDING",
-    type=click.Path(path_type=Path),
+    metavar="FOLDER",
     help="The landing zone.  [default: landing/ in the project; environment: ONTIME_LANDING]",
 )
 @click.option(
@@ -233,7 +233,7 @@ def main() -> None:
 def bts(
     first: date,
     last: date,
-    landing: Path | None,
+    landing: str | None,
     base_url: str,
     dry_run: bool,
     min_rows: int,
@@ -263,7 +263,12 @@ def bts(
         raise click.UsageError(f"--from {first:%Y-%m} comes after --to {last:%Y-%m}")
     if not is_web_address(base_url):
         raise click.UsageError(f"--base-url {base_url!r}: expected http://... or https://...")
-    folder = (landing or PROJECT / "landing") / BTS_FOLDER
+    if is_url(landing):
+        raise click.UsageError(
+            f"--landing {landing}: a fetch goes on from what it left in a folder: name one, and put"
+            " its files into the bucket with ingest/land.py"
+        )
+    folder = Path(landing or PROJECT / "landing") / BTS_FOLDER
     settings = Settings(
         base_url.rstrip("/") + "/", retries, backoff, pause, timeout, min_rows, dry_run
     )

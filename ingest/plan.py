@@ -2,10 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Literal
 
 from ingest.columns import (
@@ -17,7 +16,7 @@ from ingest.columns import (
     unexpected,
 )
 from ingest.errors import FileRefused
-from ingest.landing import LandedFile, Place, file_stamp
+from ingest.landing import LandedFile, Landing, Place
 from ingest.scan import Scan, scan_file
 from ingest.unpack import ZIP, unfold
 from ingest.warehouse import Version
@@ -81,7 +80,7 @@ class _Found:
 def make_plan(
     files: list[LandedFile],
     versions: list[Version],
-    landing: Path,
+    landing: Landing,
     *,
     verify: bool = False,
     full_refresh: bool = False,
@@ -103,8 +102,9 @@ def make_plan(
     for file in files:
         try:
             registry.check_owner(file)
-            size = file_stamp(file.path)[0]
+            size = file.stamp.size
             known = [] if verify or full_refresh else registry.unchanged(file)
+            file = file if known else landing.fetch(file)
             members, left = ([each.file for each in known], []) if known else unfold(file)
         except (FileRefused, OSError) as error:
             plan.steps.append(Step(file, "refused", note=why_refused(error)))
@@ -320,11 +320,14 @@ class _Registry:
             for place in (version.places if version else ())
             if place.name == file.name
         ] or self.in_archive[file.raw_table, file.name]
-        if not held or any(place.stamp != file_stamp(file.path) for place, _ in held):
+        if not held or not all(place.stamp.is_same(file.stamp) for place, _ in held):
             return []
         if len(held) != held[0][0].members:
             return []
-        return [_at(file.path, place, version) for place, version in held]
+        return [
+            _Found(replace(file, name=place.name), version.file_id, place)
+            for place, version in held
+        ]
 
     def names_in(self, file: LandedFile) -> set[str]:
         """Return the names that a delivered file's contents had: its own, or its members'."""
@@ -332,32 +335,16 @@ class _Registry:
         is_known = (file.raw_table, file.name) in self.by_name
         return held | ({file.name} if is_known else set())
 
-    def elsewhere(self, known_names: set[str], landing: Path) -> list[_Found]:
+    def elsewhere(self, known_names: set[str], landing: Landing) -> list[_Found]:
         """Find the files of other names that still lie where and as the registry knows them."""
         return [
-            _at(path, place, version)
+            _Found(landing.file(place.name), version.file_id, place)
             for version in self.versions
             for place in version.places
             if place.name not in known_names
             and self.by_name[version.raw_table, place.name] is version
-            and (path := _unchanged_path(landing, place))
+            and landing.has(place)
         ]
-
-
-def _at(path: Path, place: Place, version: Version) -> _Found:
-    """Describe a version's CSV file at one of its places, in the file `path` on disk."""
-    file = LandedFile(version.source, version.table, path, place.name)
-    return _Found(file, version.file_id, place)
-
-
-def _unchanged_path(landing: Path, place: Place) -> Path | None:
-    """Return the file on disk that holds a place's bytes, if it is as it was."""
-    for name in (place.name, *map(str, PurePosixPath(place.name).parents)):
-        path = landing / name
-        with suppress(OSError):
-            if path.is_file():
-                return path if file_stamp(path) == place.stamp else None
-    return None
 
 
 def why_refused(error: FileRefused | OSError) -> str:

@@ -10,7 +10,7 @@ from itertools import islice
 
 from ingest.columns import Source, is_delimiter
 from ingest.errors import FileRefused
-from ingest.landing import LandedFile, Place, file_stamp
+from ingest.landing import LandedFile, Place
 from ingest.unpack import (
     CHUNK_BYTES,
     UTF8,
@@ -97,7 +97,7 @@ def scan_file(file: LandedFile, source: Source = UNKNOWN) -> Scan:
     cannot be opened.
     """
     encoding, fallback = source.encoding, source.fallback_encoding
-    stamp = file_stamp(file.path)
+    stamp = file.stamp
     compression = compression_of(file.path)
     is_guessed = encoding is None
     encoding = encoding or _encoding_by_mark(file, compression)
@@ -126,7 +126,7 @@ def scan_file(file: LandedFile, source: Source = UNKNOWN) -> Scan:
         other = fallback
     return Scan(
         file_id=file_id,
-        place=Place(file.name, *stamp, compression),
+        place=Place(file.name, stamp.size, stamp.modified_us, compression, etag=stamp.etag),
         encoding=other or encoding,
         bad_byte=utf8.bad_byte if other else None,
         delimiter=header.delimiter,

