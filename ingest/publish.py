@@ -262,7 +262,9 @@ class Store:
             )
         path, text = f"{self.root}/{table}/{LATEST}", json.dumps(vars(new), indent=1).encode()
         if self.is_local:
-            # Writing takes more than one step there, giving a name does not.
+            # Writing takes more than one step there, giving a name does not. A fact without any
+            # month has no folder yet.
+            self.files.makedirs(f"{self.root}/{table}", exist_ok=True)
             self.files.pipe_file(f"{path}.new", text)
             Path(f"{path}.new").replace(path)
         else:

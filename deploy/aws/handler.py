@@ -104,6 +104,8 @@ class Pipeline:
 
     def __init__(self, timeout: int | None = None):
         self.timeout = timeout
+        # In the image it is a link into /tmp, which is empty at first.
+        (PROJECT / "warehouse").resolve().mkdir(parents=True, exist_ok=True)
         self.landing = os.environ["ONTIME_LANDING"]
         self.environment = os.environ | self._password()
 

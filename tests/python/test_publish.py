@@ -134,7 +134,8 @@ def test_values_and_types(box: Box) -> None:
     box.execute(
         "create schema marts",
         f"create table marts.dim_oddities as {ROWS} union all {texts}",
-        f"create table marts.fct_nothing as select * from ({ROWS}) as found where id < 0",
+        "create table marts.fct_nothing as select *, day as flight_month"
+        f" from ({ROWS}) as found where id < 0",
         "create table marts.fct_null as select cast(null as integer) as number",
     )
     said = publish(box)
@@ -144,7 +145,7 @@ def test_values_and_types(box: Box) -> None:
         "fct_null": "1 rows",
     }
     assert latest(box, "dim_oddities")["columns"] == TYPES
-    assert latest(box, "fct_nothing")["columns"] == TYPES
+    assert latest(box, "fct_nothing")["columns"] == TYPES | {"flight_month": "date"}
     with duckdb.connect() as other:
         expected = other.sql(ROWS).to_arrow_table().to_pylist()
     rows = [tuple(row.values()) for row in expected]
