@@ -30,8 +30,11 @@ $(WAREHOUSE).built: $(WAREHOUSE) $(DBT_FILES) $(VENV)/.runtime
 	$(BIN)/dbt build $(if $(filter $(DBT_FILES) $(VENV)/.runtime,$?),--full-refresh)
 	@touch "$@"
 
+# A file's tests share what its fixtures made: they stay together, and the files keep their order.
+SIDE_BY_SIDE = -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 test: $(VENV)/.test ## Set up with the test tools, run all tests (some of them: make test ARGS="-k name")
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 # The linter compiles the models and needs no data: a database in memory spares the real one.
 lint: $(VENV)/.test ## Check the style of Python and SQL
@@ -87,7 +90,7 @@ UV_COMPILE = $(UV) pip compile --quiet --upgrade --universal --python-version 3.
 	--generate-hashes --no-annotate --custom-compile-command "make lock" pyproject.toml
 
 lock: ## Write the lock files anew from pyproject.toml, with the newest versions it allows (needs uv)
-	$(UV_COMPILE) --extra postgres --extra test --extra lint --output-file requirements-test.lock
+	$(UV_COMPILE) --extra aws --extra test --extra lint --output-file requirements-test.lock
 	$(UV_COMPILE) --constraint requirements-test.lock --output-file requirements.lock
 
 clean: ## Remove what can be made again; landing/ and warehouse/ stay
