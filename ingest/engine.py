@@ -6,6 +6,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
+from ingest.errors import LoadError
+
 RAW = "raw"
 
 
@@ -14,13 +18,14 @@ class Engine(ABC):
 
     `database` is how messages name it, `workspace` a folder for work in progress that is this
     load's alone, `error` the class or classes of the errors that the engine raises, `types` its
-    names of the types that raw tables have, by dlt's.
+    names of the types that raw tables have, by dlt's. `has_marts` tells whether dbt builds in it.
     """
 
     database: str
     workspace: Path
     error: type[Exception] | tuple[type[Exception], ...]
     types: Mapping[str, str]
+    has_marts: bool = True
 
     @abstractmethod
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> None:
@@ -52,6 +57,13 @@ class Engine(ABC):
 
         A file that passes is taken to be loaded with those that are checked after it.
         """
+
+    def rows(self, sql: str) -> AbstractContextManager[pa.RecordBatchReader]:
+        """Stream the rows that a query answers, each column in the type that the engine gives it.
+
+        Raises LoadError where the engine cannot, or has a type that files do not.
+        """
+        raise LoadError(f"rows of {self.database} cannot be streamed")
 
     @abstractmethod
     def expect_columns(self, width: int) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import duckdb
+import pyarrow as pa
 
 from ingest.columns import LOAD_ID
 from ingest.engine import RAW, Engine
@@ -122,6 +123,11 @@ class DuckDB(Engine):
 
     def check(self, table: str, columns: Sequence[str], parquet: Path) -> None:
         """Take everything: the rows were read by DuckDB itself."""
+
+    @contextmanager
+    def rows(self, sql: str) -> Iterator[pa.RecordBatchReader]:
+        """Stream the rows that a query answers."""
+        yield self._connection.execute(sql).to_arrow_reader()
 
     def expect_columns(self, width: int) -> None:
         """Set a limit to the memory that DuckDB may take for tables of `width` columns.

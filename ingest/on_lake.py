@@ -83,6 +83,8 @@ def _lake(url: str) -> "Lake":
 class Lake(DuckDB):
     """A lake, and in a DuckDB of this process's own its registry and its tables without rows."""
 
+    has_marts = False
+
     def __init__(self, fs: fsspec.AbstractFileSystem, root: str):
         self._fs, self._raw = fs, f"{root}/{RAW}"
         self._is_local = isinstance(fs, LocalFileSystem)

