@@ -119,7 +119,7 @@ def main(
     names = Counter(file.name for file in files)
     if twice := [name for name, count in names.items() if count > 1]:
         raise click.UsageError(f"more than one file is called {twice[0]}: land them one by one")
-    by = by or f"{getpass.getuser()}@{socket.gethostname()}"
+    by = by or f"{user_name()}@{socket.gethostname()}"
     failed = False
     try:
         zone = open_landing(landing or OWN_LANDING)
@@ -139,6 +139,14 @@ def main(
         click.echo("Interrupted. Each file is there whole or not at all; run again.", err=True)
         sys.exit(interrupts.INTERRUPTED)
     sys.exit(failed)
+
+
+def user_name() -> str:
+    """Return the name of who runs this; the number of who has no name, as in some containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def land(

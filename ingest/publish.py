@@ -247,13 +247,18 @@ class Store:
 
     def put(self, local: Path, path: str) -> None:
         """Bring a file into the store."""
-        self.files.makedirs(f"{self.root}/{path}".rpartition("/")[0], exist_ok=True)
+        self._make_folder_of(path)
         self.files.put_file(str(local), f"{self.root}/{path}")
 
     def copy(self, path: str, other: str) -> None:
         """Copy a file within the store."""
-        self.files.makedirs(f"{self.root}/{other}".rpartition("/")[0], exist_ok=True)
+        self._make_folder_of(other)
         self.files.cp_file(f"{self.root}/{path}", f"{self.root}/{other}")
+
+    def _make_folder_of(self, path: str) -> None:
+        """Make the folder of a file. A bucket has none, and to ask for it takes more rights."""
+        if self.is_local:
+            self.files.makedirs(f"{self.root}/{path}".rpartition("/")[0], exist_ok=True)
 
     def switch(self, table: str, old: Version | None, new: Version) -> None:
         """Give readers a new version, in one step. Raises LoadError where `old` is not the last."""

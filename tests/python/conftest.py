@@ -144,7 +144,7 @@ class Box:
         command = (sys.executable, PROJECT / "ingest" / "find.py")
         result = self.run(*args, "--json", command=command, **options)
         assert result.returncode == (0 if result.stdout else 1), result.stderr
-        return [json.loads(line) for line in result.stdout.splitlines()]
+        return [json.loads(line) for line in result.stdout.split("\n") if line]
 
     def read(self, name: str) -> bytes:
         """Return the content of a file in the landing zone."""
@@ -531,6 +531,7 @@ def spark_box(tmp_path: Path, spark: SparkCluster) -> SparkBox:
     return SparkBox(landing, tmp_path / "lake", spark)
 
 
+@pytest.fixture(scope="session")
 def s3() -> Iterator[S3Server]:
     """Return a running object store, with the buckets `open` and `private`."""
     server = S3Server()

@@ -150,3 +150,26 @@ def test_months_benchmark_writes_its_tables(tmp_path: Path) -> None:
     assert tables["The file"][2][:2] == ["1", f"{course['flights']:,}"]
     # What the other benchmark wrote stays.
     assert "Goals" in tables
+
+
+def test_engines_benchmark_writes_its_tables(tmp_path: Path) -> None:
+    """Each step on each engine, with ratios to the first; both hold what the files do."""
+    command = [sys.executable, PROJECT / "benchmarks" / "engines.py", "--engines=duckdb,postgres"]
+    options = {"months": 1, "flights": 1000, "out": tmp_path / "out"}
+    arguments = [f"--{name}={value}" for name, value in options.items()]
+    result = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=900)
+    assert result.returncode == 0, result.stderr
+
+    results = json.loads((tmp_path / "out" / "engines.json").read_text())
+    duck, post = results["courses"]
+    assert duck["flights"] == post["flights"] > 1_950
+    for each in duck["measured"] + post["measured"]:
+        assert each["all_peak_bytes"] > 100 << 20
+    assert results["installed_bytes"]["postgres"] > results["installed_bytes"][""] > 100e6
+    text = (tmp_path / "out" / "README.md").read_text()
+    text = text.split("<!-- engines -->")[1].split("<!-- end of engines -->")[0]
+    tables = tables_in(text)
+    steps = tables[f"Engines, 1 month: {duck['flights']:,} flights at last"][2:]
+    assert [row[1] for row in steps] == ["DuckDB", "PostgreSQL"] * 4
+    assert {row[4] for row in steps[::2]} == {"1.00"}
+    assert [row[0] for row in tables["Installed"][2:4]] == ["ontime", "ontime[postgres]"]
