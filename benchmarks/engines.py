@@ -24,8 +24,8 @@ from pathlib import Path
 
 import click
 import psutil
-from measure import BENCHMARKS, PROJECT, FailedError, integers, machine, write_results
-from months import ADD, FILL, STEPS, Course, Inputs, in_words, put_inputs, seconds
+from measure import PROJECT, FailedError, machine, write_results
+from months import ADD, FILL, STEPS, Course, Inputs, in_words, of_months, put_inputs, seconds
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from report import MIB, setting, table
@@ -292,32 +292,13 @@ def installed(sizes: dict[str, int]) -> str:
 
 
 @click.command(help=__doc__)
-@click.option(
-    "--months",
-    default="1,10,60",
-    show_default=True,
-    callback=integers,
-    help="How many months are in the warehouse before one more comes.",
-)
-@click.option("--flights", default=50_000, show_default=True, help="Flights of each month.")
-@click.option("--seed", default=1, show_default=True, help="Another one draws other flights.")
+@of_months("1,10,60", flights=50_000, results="engines.json")
 @click.option(
     "--engines",
     default=",".join(SITES),
     show_default=True,
     callback=lambda _context, _parameter, text: chosen(text),
     help="Which, by their names; ratios are to the first.",
-)
-@click.option(
-    "--work",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Where months and warehouses go; months stay.  [default: a temporary folder]",
-)
-@click.option(
-    "--out",
-    default=BENCHMARKS,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Where engines.json and README.md go.  [default: benchmarks/]",
 )
 def main(
     months: list[int], flights: int, seed: int, engines: list[str], work: Path | None, out: Path

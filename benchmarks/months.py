@@ -15,9 +15,11 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import reduce
 from importlib import metadata
 from pathlib import Path
 
@@ -312,27 +314,40 @@ def sizes(courses: list[dict]) -> str:
     )
 
 
+def of_months(months: str, *, flights: int, results: str) -> Callable[[Callable], Callable]:
+    """Return the options of a benchmark of months, with these defaults."""
+    folder = click.Path(file_okay=False, path_type=Path)
+    options = (
+        click.option(
+            "--months",
+            default=months,
+            show_default=True,
+            callback=integers,
+            help="How many months are in the warehouse before one more comes.",
+        ),
+        click.option(
+            "--flights", default=flights, show_default=True, help="Flights of each month."
+        ),
+        click.option(
+            "--seed", default=1, show_default=True, help="Another one draws other flights."
+        ),
+        click.option(
+            "--work",
+            type=folder,
+            help="Where months and warehouses go; months stay.  [default: a temporary folder]",
+        ),
+        click.option(
+            "--out",
+            default=BENCHMARKS,
+            type=folder,
+            help=f"Where {results} and README.md go.  [default: benchmarks/]",
+        ),
+    )
+    return lambda command: reduce(lambda done, option: option(done), reversed(options), command)
+
+
 @click.command(help=__doc__)
-@click.option(
-    "--months",
-    default="1,12,60",
-    show_default=True,
-    callback=integers,
-    help="How many months are in the warehouse before one more comes.",
-)
-@click.option("--flights", default=500_000, show_default=True, help="Flights of each month.")
-@click.option("--seed", default=1, show_default=True, help="Another one draws other flights.")
-@click.option(
-    "--work",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Where months and warehouses go; months stay.  [default: a temporary folder]",
-)
-@click.option(
-    "--out",
-    default=BENCHMARKS,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Where months.json and README.md go.  [default: benchmarks/]",
-)
+@of_months("1,12,60", flights=500_000, results="months.json")
 def main(months: list[int], flights: int, seed: int, work: Path | None, out: Path) -> None:
     """Run the command. The text of `--help` is the module's."""
     with nullcontext(work) if work else tempfile.TemporaryDirectory() as folder:

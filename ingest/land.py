@@ -43,6 +43,7 @@ import click
 from ingest import interrupts
 from ingest.errors import FileRefused, LoadError
 from ingest.landing import OWN_LANDING, TABLE_PART, Landing, Note, open_landing
+from ingest.options import landing_option
 from ingest.unpack import CHUNK_BYTES
 
 MEDIA_TYPES = {
@@ -98,12 +99,7 @@ class FolderType(click.ParamType):
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--to", "folder", required=True, type=FolderType(), help="Where they belong.")
 @click.option("--tag", "tags", multiple=True, type=TagType(), help="A tag; may be given often.")
-@click.option(
-    "--landing",
-    envvar="ONTIME_LANDING",
-    metavar="FOLDER-OR-URL",
-    help="The landing zone.  [default: landing/ in the project; environment: ONTIME_LANDING]",
-)
+@landing_option
 @click.option("--by", help="Who puts them there.  [default: user@host]")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object per file.")
 def main(

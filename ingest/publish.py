@@ -50,6 +50,7 @@ from fsspec.core import url_to_fs
 from ingest import interrupts
 from ingest.engine import Engine
 from ingest.errors import LoadError
+from ingest.options import target_option
 from ingest.warehouse import open_engine
 
 MARTS = "marts"
@@ -115,12 +116,7 @@ class Version:
     metavar="URL",
     help="A folder, or a place in a store such as s3://bucket/marts.  [environment: ONTIME_MARTS]",
 )
-@click.option(
-    "--target",
-    envvar="DBT_TARGET",
-    metavar="NAME",
-    help="Target in profiles.yml.  [default: its own; environment: DBT_TARGET]",
-)
+@target_option
 @click.option(
     "--glue-database",
     envvar="ONTIME_GLUE_DATABASE",
