@@ -131,6 +131,11 @@ def main(to: str, target: str | None, glue_database: str | None, full_refresh: b
     interrupts.raise_them()
     try:
         with open_engine(target, read_only=True) as engine, told_plainly(engine, to):
+            if not engine.has_marts:
+                raise LoadError(
+                    f"the marts made of {engine.database} are tables of Spark, and Parquet files"
+                    " already: expected a target of another type, such as --target duckdb"
+                )
             store = Store(to)
             glue = Glue(glue_database, store) if glue_database else None
             with engine.transaction():
@@ -172,11 +177,6 @@ def told_plainly(engine: Engine, to: str) -> Iterator[None]:
 
 def marts(engine: Engine) -> list[Mart]:
     """Return the marts that the warehouse holds. Raises LoadError where there is none."""
-    if not engine.has_marts:
-        raise LoadError(
-            f"the marts made of {engine.database} are tables of Spark, and Parquet files already:"
-            " expected a target of another type, such as --target duckdb"
-        )
     tables = engine.query(
         "select table_name from information_schema.tables where table_schema = ?"
         # What a killed build leaves.
