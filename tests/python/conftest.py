@@ -531,6 +531,7 @@ def spark_box(tmp_path: Path, spark: SparkCluster) -> SparkBox:
     return SparkBox(landing, tmp_path / "lake", spark)
 
 
+@pytest.fixture(scope="session")
 def s3() -> Iterator[S3Server]:
     """Return a running object store, with the buckets `open` and `private`."""
     server = S3Server()
