@@ -25,7 +25,7 @@ from botocore.exceptions import ClientError
 from deploy.aws import handler as function
 from ingest.landing import put_sample
 
-from .conftest import PROJECT, Box, PostgresBox, environment, run_dbt
+from .conftest import PROJECT, Box, PostgresBox, environment, run_dbt, run_load
 from .servers import AwsServer
 from .test_engines import difference
 
@@ -404,6 +404,25 @@ def test_what_the_function_may(stack: Stack) -> None:
     plain = stack.role | {"AWS_ENDPOINT_URL": stack.aws.plain_url}
     assert outcome(*allowed[0], **plain) == "AccessDenied"
     assert outcome(*allowed[2], **plain) == "AccessDenied"
+
+
+def test_a_file_is_landed_with_tags(stack: Stack) -> None:
+    """The one who lands it has every right; the function may read what was put with the file."""
+    file = stack.landing / "a.csv"
+    file.write_bytes(b"id\n1\n")
+    landing = f"s3://{stack.bucket}/landing"
+    of_owner = stack.aws.variables() | {"ONTIME_LANDING": landing}
+    land = (sys.executable, PROJECT / "ingest" / "land.py")
+    to = ("--to", "acme/orders", "--tag", "of=tests")
+    result = run_load(file, *to, command=land, database=stack.database, **of_owner)
+    assert result.returncode == 0, result.stderr
+    [record] = stack.receive(1)
+    assert key_of(record) == "landing/acme/orders/a.csv"
+    of_function = stack.variables | stack.server.variables(stack.name)
+    url = f"{landing}/acme/orders/a.csv"
+    result = run_load(url, database=stack.database, **of_function)
+    assert result.returncode == 0, result.stderr
+    assert stack.tables()["acme_orders"] == 1
 
 
 def test_no_role_may_do_everything(stack: Stack) -> None:
