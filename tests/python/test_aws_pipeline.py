@@ -466,6 +466,7 @@ def test_uploads_become_marts(stack: Stack, files: dict[str, bytes], local: Box)
     [(body, reason)] = dead.items()
     assert key_of({"body": body}) == f"landing/{BROKEN}"
     assert "a NUL byte" in reason
+    check_marts(stack, local)
 
     # One whose values fail a test is taken out; one that came before, and comes again, stays.
     header, *records = gzip.decompress(files[OKLAHOMA]).splitlines(keepends=True)
