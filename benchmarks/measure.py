@@ -1,4 +1,4 @@
-"""What both benchmarks share: a command measured as a whole process, and what it ran on."""
+"""What the benchmarks share: a command measured as a whole process, and what it ran on."""
 
 import os
 import platform
@@ -35,7 +35,12 @@ class Usage:
     peak_bytes: int
 
 
-def measure(command: list[str | Path], database: Path, limit_seconds: int = LIMIT_SECONDS) -> Usage:
+def measure(
+    command: list[str | Path],
+    database: Path,
+    limit_seconds: int = LIMIT_SECONDS,
+    **variables: str,
+) -> Usage:
     """Run a command to its end and return what it cost. Raises FailedError."""
     # Nobody pays for what the contestant before left to be written to disk.
     os.sync()
@@ -43,7 +48,7 @@ def measure(command: list[str | Path], database: Path, limit_seconds: int = LIMI
         started = time.perf_counter()
         process = subprocess.Popen(
             list(map(str, command)),
-            env=environment(database),
+            env=environment(database) | variables,
             cwd=database.parent,
             stdin=subprocess.DEVNULL,
             stdout=log,

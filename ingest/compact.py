@@ -38,6 +38,7 @@ from ingest import interrupts
 from ingest.errors import LoadError
 from ingest.landing import sync
 from ingest.on_duckdb import database_path, why_not_opened
+from ingest.options import target_option
 from ingest.profile import read_target
 from ingest.report import Report
 
@@ -67,12 +68,7 @@ class Space:
 
 
 @click.command(help=__doc__)
-@click.option(
-    "--target",
-    envvar="DBT_TARGET",
-    metavar="NAME",
-    help="Target in profiles.yml.  [default: its own; environment: DBT_TARGET]",
-)
+@target_option
 @click.option("--dry-run", is_flag=True, help="Say what would likely be gained, do nothing.")
 def main(target: str | None, dry_run: bool) -> None:
     """Run the command. The text of `--help` is the module's."""

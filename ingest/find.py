@@ -33,6 +33,7 @@ import click
 from ingest.errors import FileRefused
 from ingest.land import TagType
 from ingest.landing import HIDDEN, OWN_LANDING, LandedFile, Landing, Note, open_landing
+from ingest.options import landing_option
 from ingest.report import table
 
 AT_ONCE = 16
@@ -88,12 +89,7 @@ class Found:
     type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
     help="Received at this time (UTC) or later.",
 )
-@click.option(
-    "--landing",
-    envvar="ONTIME_LANDING",
-    metavar="FOLDER-OR-URL",
-    help="The landing zone.  [default: landing/ in the project; environment: ONTIME_LANDING]",
-)
+@landing_option
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object per file.")
 def main(
     object_id: str | None,

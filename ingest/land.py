@@ -43,6 +43,7 @@ import click
 from ingest import interrupts
 from ingest.errors import FileRefused, LoadError
 from ingest.landing import OWN_LANDING, TABLE_PART, Landing, Note, open_landing
+from ingest.options import landing_option
 from ingest.unpack import CHUNK_BYTES
 
 MEDIA_TYPES = {
@@ -98,12 +99,7 @@ class FolderType(click.ParamType):
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--to", "folder", required=True, type=FolderType(), help="Where they belong.")
 @click.option("--tag", "tags", multiple=True, type=TagType(), help="A tag; may be given often.")
-@click.option(
-    "--landing",
-    envvar="ONTIME_LANDING",
-    metavar="FOLDER-OR-URL",
-    help="The landing zone.  [default: landing/ in the project; environment: ONTIME_LANDING]",
-)
+@landing_option
 @click.option("--by", help="Who puts them there.  [default: user@host]")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object per file.")
 def main(
@@ -119,7 +115,7 @@ def main(
     names = Counter(file.name for file in files)
     if twice := [name for name, count in names.items() if count > 1]:
         raise click.UsageError(f"more than one file is called {twice[0]}: land them one by one")
-    by = by or f"{getpass.getuser()}@{socket.gethostname()}"
+    by = by or f"{user_name()}@{socket.gethostname()}"
     failed = False
     try:
         zone = open_landing(landing or OWN_LANDING)
@@ -139,6 +135,14 @@ def main(
         click.echo("Interrupted. Each file is there whole or not at all; run again.", err=True)
         sys.exit(interrupts.INTERRUPTED)
     sys.exit(failed)
+
+
+def user_name() -> str:
+    """Return the name of who runs this; the number of who has no name, as in some containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def land(

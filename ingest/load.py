@@ -54,6 +54,7 @@ from ingest.landing import (
     open_landing,
     put_sample,
 )
+from ingest.options import landing_option, target_option
 from ingest.plan import Columns, Plan, Step, make_plan, why_refused
 from ingest.read import Job
 from ingest.report import Report
@@ -123,18 +124,8 @@ class Outcome:
 
 @click.command(help=__doc__)
 @click.argument("paths", nargs=-1)
-@click.option(
-    "--target",
-    envvar="DBT_TARGET",
-    metavar="NAME",
-    help="Target in profiles.yml.  [default: its own; environment: DBT_TARGET]",
-)
-@click.option(
-    "--landing",
-    envvar="ONTIME_LANDING",
-    metavar="FOLDER-OR-URL",
-    help="The landing zone.  [default: landing/ in the project; environment: ONTIME_LANDING]",
-)
+@target_option
+@landing_option
 @click.option("--full-refresh", is_flag=True, help="Load the files anew, also the unchanged ones.")
 @click.option(
     "--verify",

@@ -67,6 +67,8 @@ def open_engine(target: Target, *, read_only: bool) -> Iterator["Lake"]:
 
 def _lake(url: str) -> "Lake":
     """Return the lake at a path, from the project's folder, or a URL."""
+    if re.fullmatch("s3a?://(/.*)?", url):
+        raise LoadError(f"the lake {url} names no bucket: expected such as s3://bucket/lake")
     try:
         # Nothing is taken from memory: another load may have written since.
         fs, root = fsspec.url_to_fs(
@@ -132,9 +134,14 @@ class Lake(DuckDB):
 
         Raises LoadError where a file that says what there is, is missing or damaged.
         """
-        bucket = self._raw.partition("/")[0]
-        if "s3" in self._fs.protocol and not self._fs.exists(bucket):
-            raise LoadError(f"the lake {self.database}: there is no bucket {bucket}: create it")
+        bucket, _, prefix = self._raw.partition("/")
+        if "s3" in self._fs.protocol:
+            try:
+                self._fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
+            except FileNotFoundError:
+                raise LoadError(
+                    f"the lake {self.database}: there is no bucket {bucket}: create it"
+                ) from None
         files = self._files()
         numbers = self._numbers(files)
         data_files = [match for match in map(DATA_FILE.fullmatch, files) if match]
@@ -164,7 +171,13 @@ class Lake(DuckDB):
                 way = "remove it: a table that has no such file is loaded again"
                 raise self._damaged(name, error, way) from None
         for table, found in schemas.items():
-            self._columns[table] = pa.unify_schemas(found)
+            try:
+                self._columns[table] = pa.unify_schemas(found)
+            except pa.ArrowException as error:
+                raise LoadError(
+                    f"files of columns in {self._raw}/{table} contradict each other ({error}):"
+                    f" remove the *.{COLUMNS}.parquet that this loader did not write"
+                ) from None
             self._create(table, self._columns[table].empty_table())
 
     def _files(self, folder: str = "") -> list[str]:
@@ -235,8 +248,9 @@ class Lake(DuckDB):
         try:
             self._expect_newest(self._number)
             self._create_once(ready, name)
-            # One that came very late would be created among older ones, and count for nothing.
-            self._expect_newest(number)
+            # One that came so late that another of its number was removed counts for nothing.
+            if self._newest() - number > KEPT_SNAPSHOTS:
+                raise FileExistsError
         except FileExistsError:
             raise LoadError(
                 f"{self.database} was changed, as by another load, while this one went on: nothing"
@@ -254,19 +268,26 @@ class Lake(DuckDB):
             os.link(ready, place)
             sync(Path(place).parent)
         else:
+            content = ready.read_bytes()
             try:
-                self._fs.pipe_file(place, ready.read_bytes(), mode="create")
+                self._fs.pipe_file(place, content, mode="create")
             except OSError:
                 # Each store has its own words for it.
-                if self._fs.exists(place):
+                if not self._fs.exists(place):
+                    raise
+                # A request whose answer was lost is repeated, and finds what it created.
+                if self._fs.cat_file(place) != content:
                     raise FileExistsError from None
-                raise
         ready.unlink()
 
     def _expect_newest(self, number: int) -> None:
         """Raise FileExistsError where the newest snapshot is not of this number, 0 for none."""
-        if (self._numbers(self._files(REGISTRY)) or [0])[-1] != number:
+        if self._newest() != number:
             raise FileExistsError
+
+    def _newest(self) -> int:
+        """Return the number of the newest snapshot, 0 for none."""
+        return (self._numbers(self._files(REGISTRY)) or [0])[-1]
 
     def destination(self) -> Any:
         """Return the dlt destination of the same lake."""

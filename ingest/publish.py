@@ -50,6 +50,7 @@ from fsspec.core import url_to_fs
 from ingest import interrupts
 from ingest.engine import Engine
 from ingest.errors import LoadError
+from ingest.options import target_option
 from ingest.warehouse import open_engine
 
 MARTS = "marts"
@@ -115,12 +116,7 @@ class Version:
     metavar="URL",
     help="A folder, or a place in a store such as s3://bucket/marts.  [environment: ONTIME_MARTS]",
 )
-@click.option(
-    "--target",
-    envvar="DBT_TARGET",
-    metavar="NAME",
-    help="Target in profiles.yml.  [default: its own; environment: DBT_TARGET]",
-)
+@target_option
 @click.option(
     "--glue-database",
     envvar="ONTIME_GLUE_DATABASE",
@@ -247,13 +243,18 @@ class Store:
 
     def put(self, local: Path, path: str) -> None:
         """Bring a file into the store."""
-        self.files.makedirs(f"{self.root}/{path}".rpartition("/")[0], exist_ok=True)
+        self._make_folder_of(path)
         self.files.put_file(str(local), f"{self.root}/{path}")
 
     def copy(self, path: str, other: str) -> None:
         """Copy a file within the store."""
-        self.files.makedirs(f"{self.root}/{other}".rpartition("/")[0], exist_ok=True)
+        self._make_folder_of(other)
         self.files.cp_file(f"{self.root}/{path}", f"{self.root}/{other}")
+
+    def _make_folder_of(self, path: str) -> None:
+        """Make the folder of a file. A bucket has none, and to ask for it takes more rights."""
+        if self.is_local:
+            self.files.makedirs(f"{self.root}/{path}".rpartition("/")[0], exist_ok=True)
 
     def switch(self, table: str, old: Version | None, new: Version) -> None:
         """Give readers a new version, in one step. Raises LoadError where `old` is not the last."""

@@ -46,7 +46,9 @@ in_folder = click.option(
 @in_folder
 @click.option("--port", default=15002, show_default=True, help="Of Spark Connect; 0: a free one.")
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(min=1))
-@click.option("--cores", default=1, show_default=True, help="Of each worker.")
+@click.option(
+    "--cores", default=1, show_default=True, type=click.IntRange(min=1), help="Of each worker."
+)
 @click.option("--memory", default="1g", show_default=True, help="Of each worker, and the driver.")
 @click.option("--conf", "confs", multiple=True, help="Setting of Spark's, as of spark-submit.")
 def start(
@@ -78,7 +80,9 @@ def start(
                 start_new_session=True,
             )
         processes[name] = process.pid
-        (folder / "cluster.json").write_text(json.dumps({"remote": remote, "processes": processes}))
+        ready = folder / "cluster.json.new"
+        ready.write_text(json.dumps({"remote": remote, "processes": processes}))
+        ready.replace(folder / "cluster.json")
         if port:
             wait_for(process, port, log)
 
@@ -95,6 +99,8 @@ def start(
                *(f"--conf={conf}" for conf in (*own, *confs)),
                "--class", "org.apache.spark.sql.connect.service.SparkConnectServer",
                "spark-internal", port=port)  # fmt: skip
+        for name in processes.keys() - running(folder).keys():
+            raise ClusterError(f"{name} ended: see {folder / 'logs' / name}.log")
     except BaseException:
         end(folder)
         raise
@@ -214,6 +220,11 @@ def state(folder: Path) -> dict:
         return json.loads((folder / "cluster.json").read_text())
     except FileNotFoundError:
         return {}
+    except ValueError as error:
+        raise ClusterError(
+            f"{folder / 'cluster.json'} is not understood ({error}): expected what `start` wrote."
+            " End the processes of org.apache.spark.deploy by hand, then remove it"
+        ) from None
 
 
 def running(folder: Path) -> dict[str, int]:

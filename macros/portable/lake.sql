@@ -21,11 +21,13 @@
         {%- set lake = flags.PROJECT_DIR ~ '/' ~ lake -%}
     {%- endif -%}
     {%- set folder = lake.rstrip('/') ~ '/raw' -%}
-    {%- set number = run_query(
-        "select max(snapshot_number) from parquet.`" ~ folder ~ "/landed_files`"
-    ).rows[0][0] -%}
+    {#- A snapshot that was lost or removed by hand is followed by another one of its number. -#}
+    {%- set number, written_at = run_query(
+        "select max(snapshot_number), cast(max(_metadata.file_modification_time) as string)"
+        ~ " from parquet.`" ~ folder ~ "/landed_files`"
+    ).rows[0] -%}
     {%- set registered = adapter.get_relation(none, 'raw', 'landed_files') -%}
-    {%- set snapshot = folder ~ '@' ~ number -%}
+    {%- set snapshot = folder ~ '@' ~ number ~ '@' ~ written_at -%}
     {%- if registered and 'ontime.snapshot=' ~ snapshot ~ ']' in registered.information -%}
         {{- return('') -}}
     {%- endif -%}

@@ -144,7 +144,7 @@ class Box:
         command = (sys.executable, PROJECT / "ingest" / "find.py")
         result = self.run(*args, "--json", command=command, **options)
         assert result.returncode == (0 if result.stdout else 1), result.stderr
-        return [json.loads(line) for line in result.stdout.splitlines()]
+        return [json.loads(line) for line in result.stdout.split("\n") if line]
 
     def read(self, name: str) -> bytes:
         """Return the content of a file in the landing zone."""

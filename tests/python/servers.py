@@ -96,7 +96,7 @@ class PostgresServer:
         log = self._folder / f"{program}.log"
         with log.open("w") as output:
             done = subprocess.run(
-                [self._binaries / program, "-D", self._folder / "data", *args],
+                [self._binaries / program, "-D", self.data, *args],
                 cwd=self._folder,
                 stdout=output,
                 stderr=output,
@@ -108,7 +108,7 @@ class PostgresServer:
     def start(self) -> None:
         """Start the server and wait until it answers."""
         settings = " ".join(f"-c {name}='{value}'" for name, value in SETTINGS.items())
-        log = str(self._folder / "data" / "server.log")
+        log = str(self.data / "server.log")
         self._run("pg_ctl", "start", "--wait", "-l", log, "-o", f"-p {self.port} {settings}")
 
     def stop(self, mode: str = "fast") -> None:
@@ -119,6 +119,15 @@ class PostgresServer:
         """Stop the server for good."""
         self.stop("immediate")
         shutil.rmtree(self._folder)
+
+    @property
+    def data(self) -> Path:
+        """The folder of the server's databases."""
+        return self._folder / "data"
+
+    def processes(self) -> list[int]:
+        """Return the process under which all others of the server are."""
+        return [int((self.data / "postmaster.pid").read_text().split()[0])]
 
     def variables(self, database: str) -> dict[str, str]:
         """Return the environment variables with which any program finds a database."""
@@ -165,6 +174,10 @@ class SparkCluster:
             text=True,
             timeout=300,
         )
+
+    def processes(self) -> list[int]:
+        """Return the processes that were started; what does the work are children of theirs."""
+        return [*json.loads((self.folder / "cluster.json").read_text())["processes"].values()]
 
     def remove(self) -> None:
         """Stop the cluster for good."""

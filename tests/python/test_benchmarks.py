@@ -6,12 +6,16 @@ import json
 import re
 import subprocess
 import sys
+import time
 import zipfile
 from collections import Counter
 from datetime import date
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+from packaging.requirements import Requirement
 
 from benchmarks.prezip import oklahoma, put_month, templates
 from ingest.fetch import BTS_NAMES, check_zip
@@ -150,3 +154,68 @@ def test_months_benchmark_writes_its_tables(tmp_path: Path) -> None:
     assert tables["The file"][2][:2] == ["1", f"{course['flights']:,}"]
     # What the other benchmark wrote stays.
     assert "Goals" in tables
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Return benchmarks/engines.py. What months.py measures on DuckDB, it measures on others."""
+    monkeypatch.syspath_prepend(PROJECT / "benchmarks")
+    return import_module("engines")
+
+
+def test_engines_are_compared_with_the_first(engines: ModuleType) -> None:
+    """Ratios of one step in the same run, and what a million flights more cost."""
+
+    def course(engine: str, months: int, factor: float) -> dict:
+        return {
+            "engine": engine,
+            "months": months,
+            "flights": months * 100_000,
+            "csv_bytes": months * 10**7,
+            "bytes": factor * months * 10**6,
+            "measured": [
+                {"step": step, "command": command, "seconds": factor * (months + number),
+                 "all_peak_bytes": int(factor * (months + number)) << 20}
+                for step in engines.STEPS
+                for number, command in enumerate(("load", "build"))
+            ],
+        }  # fmt: skip
+
+    courses = [course(*of) for of in (("duckdb", 1, 1), ("spark", 1, 3), ("duckdb", 11, 1),
+                                      ("spark", 11, 4))]  # fmt: skip
+    tables = tables_in(f"### One\n\n{engines.costs(courses[:2])}\n\n### All\n\n"
+                       f"{engines.growth(courses)}\n\n")  # fmt: skip
+    first, second, *_ = tables["One"][2:]
+    assert first == ["all months into no warehouse", "DuckDB", "1.0", "2.0", "1.00", "2"]
+    assert second[1:] == ["Spark", "3.0", "6.0", "3.00", "6"]
+    # 46 seconds less 3, a million flights more; 12 MiB less 2.
+    assert tables["All"][2] == ["DuckDB", "20.0", "10.0", "10.0", "10.0", "0.10"]
+    assert tables["All"][3] == ["Spark", "83.0", "42.0", "42.0", "41.0", "0.40"]
+
+
+def test_memory_of_commands_and_servers_is_seen(engines: ModuleType) -> None:
+    """That of a child, of a process that is named, and of both at once."""
+
+    def peak(*named: int) -> float:
+        with engines.Memory(lambda: [*named]) as memory:
+            time.sleep(3 * engines.SAMPLE_SECONDS)
+        return memory.peak / (300 << 20)
+
+    # Servers of other tests may be children, too.
+    before = peak()
+    code = "import time; b = bytearray(b'x' * (300 << 20)); print(1, flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as child:
+        assert child.stdout.readline()
+        assert 1 < peak() - before < 1.3
+        assert 2 < peak(child.pid) - before < 2.6
+        child.kill()
+
+
+def test_installed_packages(engines: ModuleType) -> None:
+    """An extra holds the core and what it brings, and nothing of the tests."""
+    sizes = engines.sizes_installed()
+    assert 100e6 < sizes[""] < sizes["postgres"] < sizes["aws"]
+    core, aws = (engines.packages(Requirement(f"ontime[{extra}]")) for extra in ("", "aws"))
+    assert {"dbt-core", "duckdb", "dlt"} < core < aws
+    assert {"dbt-postgres", "s3fs", "botocore"} <= aws - core
+    assert not {"pytest", "psutil", "ruff"} & aws

@@ -45,6 +45,11 @@ def test_cluster_that_does_not_run(tmp_path: Path) -> None:
     assert cluster("status", "--folder", tmp_path).returncode == 1
     done = cluster("stop", "--folder", tmp_path)
     assert (done.returncode, done.stdout) == (0, f"no cluster runs in {tmp_path}\n")
+    (tmp_path / "cluster.json").write_text('{"remote": "sc://127')
+    for command in ("status", "stop"):
+        done = cluster(command, "--folder", tmp_path)
+        assert (done.returncode, "cluster.json is not understood" in done.stderr) == (1, True)
+        assert "Traceback" not in done.stderr
 
 
 @pytest.mark.spark
@@ -132,6 +137,22 @@ def test_a_killed_build_misses_no_month(two_boxes: tuple[Box, SparkBox]) -> None
     by_node = Counter(file.parent for file in files(spark) if "int_build_events" in file.parts)
     assert len(by_node) > 10
     assert set(by_node.values()) == {1}
+
+
+@pytest.mark.spark
+def test_a_lake_is_registered_anew_whenever_it_is_another(spark_box: SparkBox) -> None:
+    """Also where a snapshot was lost and another load made one of the same number."""
+    spark_box.write("acme/orders/a.csv", "id\n1\n")
+    spark_box.load()
+    for column in ("more", "other"):
+        spark_box.write("acme/orders/b.csv", f"id,{column}\n2,{column}\n")
+        spark_box.load()
+        register = run_dbt("run-operation", "register_raw_tables", database=spark_box.database,
+                           **spark_box.variables)  # fmt: skip
+        assert register.returncode == 0, register.stdout
+        found = spark_box.query(f"select id, {column} from raw.acme_orders order by id")
+        assert found == [("1", None), ("2", column)]
+        spark_box.snapshots()[-1].unlink()
 
 
 @pytest.mark.spark
