@@ -40,9 +40,10 @@ test-spark: $(VENV)/.spark ## Set up with Spark as well, run the tests that need
 	$(BIN)/python -m pytest -m spark $(ARGS)
 
 # The linter compiles the models and needs no data: a database in memory spares the real one.
-lint: $(VENV)/.test ## Check the style of Python and SQL
+lint: $(VENV)/.test ## Check the style of Python and SQL, and the template for AWS
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/cfn-lint deploy/aws/template.yaml
 	ONTIME_DUCKDB_PATH=:memory: $(BIN)/sqlfluff lint
 
 docs: $(WAREHOUSE).built ## Make the documentation site and serve it on this machine

@@ -23,7 +23,7 @@ from ingest.read import Job, Reject, read_file
 from ingest.scan import Scan, scan_file
 from ingest.unpack import unfold, utf8_file
 
-from .servers import PostgresServer, S3Server, SparkCluster
+from .servers import AwsServer, PostgresServer, S3Server, SparkCluster
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOADER = (sys.executable, PROJECT / "ingest" / "load.py")
@@ -538,6 +538,14 @@ def s3() -> Iterator[S3Server]:
     store = s3_store(server)
     store.mkdir("open")
     store.mkdir("private")
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def aws() -> Iterator[AwsServer]:
+    """Return a running emulator of AWS."""
+    server = AwsServer()
     yield server
     server.remove()
 

