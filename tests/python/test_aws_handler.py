@@ -1,0 +1,477 @@
+"""What becomes of messages, whatever fails: the real handler over a warehouse in memory.
+
+The warehouse answers as ingest/load.py does; a test compares the two.
+"""
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+
+from deploy.aws import handler as function
+from deploy.aws.handler import Message
+
+LANDING = "s3://b/landing"
+FOLDER = "acme/orders"
+DOES_NOT_EXIST = "python: can't open file"
+# What a command that goes wrong amounts to.
+FAILS, KILLED_BEFORE, KILLED_AFTER = "fails", "killed before", "killed after"
+
+
+class Killed(BaseException):
+    """The function ends in the middle of something."""
+
+
+class Version:
+    """One file version in the registry; `names` are where its bytes lie."""
+
+    def __init__(self, content: str):
+        self.content = content
+        self.names: list[str] = []
+        self.state = "current"
+
+
+class Warehouse:
+    """Objects and what is loaded of them. The first letters of a content say what it does.
+
+    good: is loaded; poison: fails a test; broken: is refused; absent: cannot be read this time;
+    pdf: holds no rows.
+    """
+
+    def __init__(self, target: Path):
+        self.target = target
+        self.objects: dict[str, str] = {}
+        self.versions: list[Version] = []
+        self.published: set[str] = set()
+
+    def current(self) -> set[str]:
+        """What is in the warehouse."""
+        return {each.content for each in self.versions if each.state == "current"}
+
+    def run(self, command: str, args: tuple[str, ...]) -> tuple[int, list[dict]]:
+        """Run a command; return its exit code and events."""
+        if command == "publish":
+            assert not any(content.startswith("poison") for content in self.current())
+            self.published = self.current()
+            return 0, []
+        if command == "dbt":
+            bad = sorted(each for each in self.current() if each.startswith("poison"))
+            results = [{"unique_id": each, "status": "fail", "message": "1 row"} for each in bad]
+            self.target.mkdir(exist_ok=True)
+            (self.target / "run_results.json").write_text(json.dumps({"results": results}))
+            return bool(bad), []
+        names = [arg.removeprefix(f"{LANDING}/") for arg in args if not arg.startswith("--")]
+        if "--forget" in args:
+            return self.forget(names)
+        [name] = names
+        return self.load(name, full_refresh="--full-refresh" in args)
+
+    def forget(self, names: list[str]) -> tuple[int, list[dict]]:
+        """Take rows out, all or none."""
+        found = [
+            each for each in self.versions if each.state == "current" and each.names[0] in names
+        ]
+        if len(found) < len(set(names)):
+            return 1, [{"event": "failed", "message": f"no current file among {names}"}]
+        for each in found:
+            each.state = "forgotten"
+        return 0, [{"event": "file", "file": each.names[0], "status": each.state} for each in found]
+
+    def load(self, name: str, *, full_refresh: bool) -> tuple[int, list[dict]]:
+        """Load one object."""
+        content = self.objects.get(name)
+        if content is None:
+            return 1, [{"event": "not_there", "message": f"{name} does not exist"}]
+        if content.startswith("pdf"):
+            return 1, [{"event": "nothing_to_load", "message": f"{name}: no file to load found"}]
+        event: dict[str, Any] = {"event": "file", "file": name, "rows": 1}
+        if content.startswith(("broken", "absent")):
+            event |= {"status": "refused", "may_pass": content.startswith("absent")}
+            return 1, [event | {"message": f"{name}: refused: {content}"}]
+        live = [each for each in self.versions if each.state != "replaced"]
+        loaded = next((each for each in live if each.content == content), None)
+        superseded = [
+            each
+            for each in live
+            if each is not loaded
+            and each.state == "current"
+            and name in each.names
+            and not any(self.objects.get(other) == each.content for other in each.names)
+        ]
+        gave_way = any(name in each.names for each in self.versions if each.state == "replaced")
+        if loaded and full_refresh:
+            status = "reloaded"
+        elif loaded and loaded.state == "forgotten":
+            status = "forgotten"
+        elif superseded:
+            status = "replaced"
+        else:
+            status = "unchanged" if loaded else "new"
+        if not loaded:
+            loaded = Version(content)
+            self.versions.append(loaded)
+        if status != "forgotten":
+            loaded.state = "current"
+        others = [
+            each for each in loaded.names if each != name and self.objects.get(each) == content
+        ]
+        loaded.names = [name, *others]
+        for each in superseded:
+            each.state = "replaced"
+        event |= {"status": status, "file_id": content, "replaces": bool(superseded) or gave_way}
+        return 0, [event | {"message": f"{name}: {status}"}]
+
+
+class Pipeline(function.Pipeline):
+    """The handler, with a warehouse in memory; `wrong` says what goes wrong with which command."""
+
+    def __init__(self, warehouse: Warehouse, wrong: Callable[[str], str], dead: list, tries: int):
+        self.warehouse, self.wrong, self.dead = warehouse, wrong, dead
+        self.deadline, self.tries, self.names = None, tries, {}
+        self.landing = LANDING
+        self.environment = {"DBT_TARGET_PATH": str(warehouse.target)}
+
+    def start(self, command: str, *args: str) -> subprocess.CompletedProcess[str]:
+        """Run a command, or have it go wrong."""
+        kind = self.wrong(command)
+        if kind == KILLED_BEFORE:
+            raise Killed
+        if kind == FAILS:
+            return subprocess.CompletedProcess([], 2, "", DOES_NOT_EXIST)
+        code, events = self.warehouse.run(command, args)
+        if kind == KILLED_AFTER:
+            raise Killed
+        return subprocess.CompletedProcess([], code, "".join(map(line, events)), "")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep nobody out."""
+        yield
+
+    def bury(self, message: Message, error: Exception) -> None:
+        """Keep a dead letter."""
+        if self.wrong("bury") == FAILS:
+            raise ConnectionError("the queue cannot be reached")
+        self.dead.append((message.id, function.reason_of(error)))
+
+
+class Queue:
+    """The queue, the function and the dead-letter queue. A message tells of one object each."""
+
+    def __init__(self, target: Path, tries: int = 5):
+        self.warehouse = Warehouse(target)
+        self.tries = tries
+        self.bodies: dict[str, str] = {}
+        self.receives: dict[str, int] = {}
+        self.dead: list[tuple[str, str]] = []
+        self.going_wrong: list[str] = []
+
+    def upload(self, name: str, content: str, *, times: int = 1) -> None:
+        """Put an object into the bucket, which tells of it so many times."""
+        self.warehouse.objects[f"{FOLDER}/{name}"] = content
+        for _ in range(times):
+            self.send(event(f"landing/{FOLDER}/{name}"), f"{len(self.bodies)} {name}")
+
+    def send(self, body: str, message_id: str) -> None:
+        """Put a message into the queue."""
+        self.bodies[message_id] = body
+        self.receives[message_id] = 0
+
+    def deliver(self, *ids: str) -> None:
+        """Call the function with some of the messages, or all."""
+        for name in (ids := ids or tuple(self.receives)):
+            self.receives[name] += 1
+        messages = [Message(name, self.bodies[name], self.receives[name]) for name in ids]
+        again = messages
+        pipeline = Pipeline(self.warehouse, self.goes_wrong, self.dead, self.tries)
+        with suppress(Killed):
+            again = pipeline.handle(messages)
+        for message in messages:
+            if message not in again:
+                del self.receives[message.id]
+            elif message.receives > self.tries:
+                # What the queue does by itself.
+                del self.receives[message.id]
+                self.dead.append((message.id, ""))
+
+    def goes_wrong(self, command: str) -> str:
+        """Say what is next to go wrong."""
+        return self.going_wrong.pop(0) if self.going_wrong else ""
+
+    def drain(self) -> None:
+        """Deliver all that there is, until nothing is left."""
+        self.going_wrong.clear()
+        for _ in range(self.tries + 1):
+            if self.receives:
+                self.deliver()
+        assert not self.receives
+
+    def replay(self) -> None:
+        """Move the dead letters back, as `start-message-move-task` does."""
+        self.receives |= dict.fromkeys((name for name, _ in self.dead), 0)
+        self.dead.clear()
+
+    def dead_names(self) -> list[str]:
+        """The objects that dead letters tell of."""
+        return [name.split()[1] for name, _ in self.dead]
+
+
+def event(key: str) -> str:
+    """An event of EventBridge."""
+    of = {"bucket": {"name": "b"}, "object": {"key": key}}
+    return json.dumps({"source": "aws.s3", "detail-type": "Object Created", "detail": of})
+
+
+def line(event: dict) -> str:
+    """An event as the loader writes it; messages may hold what Python takes for line ends."""
+    return json.dumps({"level": "info", "message": ""} | event, ensure_ascii=False) + "\n"
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Queue:
+    """An empty queue and warehouse."""
+    return Queue(tmp_path / "target")
+
+
+def test_one_poisonous_file_among_others(queue: Queue) -> None:
+    """It alone is taken out; the others are published in the same run."""
+    queue.upload("a.csv", "good a")
+    queue.upload("p.csv", "poison")
+    queue.upload("b.csv", "good b")
+    queue.upload("q.csv", "poison too")
+    queue.deliver()
+    assert queue.dead == [("1 p.csv", "poison: 1 row"), ("3 q.csv", "poison too: 1 row")]
+    assert queue.warehouse.published == {"good a", "good b"}
+    assert not queue.receives
+
+
+@pytest.mark.parametrize("kind", [FAILS, KILLED_BEFORE, KILLED_AFTER])
+@pytest.mark.parametrize("command", range(6))
+def test_a_failure_after_each_command(kind: str, command: int, queue: Queue) -> None:
+    """Of load, build, forget, build and publish: the poisonous file ends as a dead letter."""
+    queue.upload("p.csv", "poison")
+    queue.going_wrong = [""] * command + [kind]
+    queue.deliver()
+    queue.upload("a.csv", "good")
+    queue.drain()
+    assert queue.dead_names() == ["p.csv"]
+    assert queue.warehouse.published == queue.warehouse.current() == {"good"}
+
+
+def test_publishing_fails_after_a_message_was_given_up(queue: Queue) -> None:
+    """What is a dead letter is not delivered again; what came with it is."""
+    queue.upload("p.csv", "poison")
+    queue.upload("a.csv", "good")
+    # Two loads, a build, a forget, a build, each brought back and built, one forgotten and built.
+    queue.going_wrong = [""] * 11 + [FAILS]
+    queue.deliver()
+    assert queue.dead_names() == ["p.csv"]
+    assert [*queue.receives] == ["1 a.csv"]
+    assert queue.warehouse.published == set()
+    queue.drain()
+    assert queue.dead_names() == ["p.csv"]
+    assert queue.warehouse.published == {"good"}
+
+
+def test_one_object_in_two_messages(queue: Queue) -> None:
+    """Delivered again, both find its rows there, which are taken out once."""
+    queue.upload("a.csv", "good", times=2)
+    queue.upload("p.csv", "poison", times=2)
+    queue.going_wrong = ["", "", KILLED_AFTER]
+    queue.deliver("0 a.csv", "1 a.csv", "2 p.csv")
+    queue.deliver()
+    assert [name for name, _ in queue.dead] == ["2 p.csv", "3 p.csv"]
+    assert not queue.receives
+    assert queue.warehouse.published == {"good"}
+
+
+def test_the_same_bytes_under_two_names(queue: Queue) -> None:
+    """The registry knows them by the last name, and by that they are taken out."""
+    queue.upload("p.csv", "poison")
+    queue.upload("a.csv", "good")
+    queue.upload("copy.csv", "poison")
+    queue.deliver()
+    assert queue.dead_names() == ["p.csv", "copy.csv"]
+    assert queue.warehouse.published == {"good"}
+    # One that comes later is another message about rows that were taken out.
+    queue.upload("late.csv", "poison")
+    queue.drain()
+    assert queue.dead_names() == ["p.csv", "copy.csv", "late.csv"]
+    assert queue.warehouse.published == {"good"}
+
+
+def test_several_objects_in_one_message(queue: Queue) -> None:
+    """The good one stays, though its message becomes a dead letter."""
+    objects = {f"{FOLDER}/a.csv": "good", f"{FOLDER}/p.csv": "poison", f"{FOLDER}/b.csv": "broken"}
+    queue.warehouse.objects = dict(objects)
+    records = [
+        {
+            "eventName": "ObjectCreated:Put",
+            "s3": {"bucket": {"name": "b"}, "object": {"key": f"landing/{name}"}},
+        }
+        for name in objects
+    ]
+    queue.send(json.dumps({"Records": records}), "all")
+    queue.deliver()
+    assert queue.dead == [("all", f"{FOLDER}/b.csv: refused: broken")]
+    assert queue.warehouse.published == {"good"}
+
+
+def test_a_dead_letter_is_replayed_once_the_model_is_mended(queue: Queue) -> None:
+    """Moved back to the queue, it brings back what was taken out."""
+    queue.upload("p.csv", "poison")
+    queue.deliver()
+    assert queue.warehouse.published == set()
+    queue.replay()
+    [version] = queue.warehouse.versions
+    version.content = queue.warehouse.objects[f"{FOLDER}/p.csv"] = "good after all"
+    queue.deliver()
+    assert queue.dead == []
+    assert queue.warehouse.published == {"good after all"}
+
+
+def test_a_poisonous_new_version_stays_until_it_is_mended(queue: Queue) -> None:
+    """Without it there would be neither. What waits for that is replayed afterwards."""
+    queue.upload("a.csv", "good")
+    queue.deliver()
+    queue.upload("a.csv", "poison")
+    queue.upload("b.csv", "good too")
+    queue.drain()
+    assert queue.dead_names() == ["a.csv", "b.csv"]
+    assert queue.warehouse.published == {"good"}
+    assert queue.warehouse.current() == {"poison"}
+    queue.replay()
+    queue.upload("a.csv", "good again")
+    queue.drain()
+    assert queue.dead == []
+    assert queue.warehouse.published == {"good again", "good too"}
+
+
+def test_a_new_version_comes_between_two_loads_of_a_run(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What took the place of the first is not taken out in its stead."""
+    queue.upload("a.csv", "good", times=2)
+    queue.upload("p.csv", "poison")
+    load = Warehouse.load
+
+    def and_then(self: Warehouse, name: str, *, full_refresh: bool) -> tuple[int, list[dict]]:
+        answer = load(self, name, full_refresh=full_refresh)
+        self.objects[f"{FOLDER}/a.csv"] = "good again"
+        return answer
+
+    monkeypatch.setattr(Warehouse, "load", and_then)
+    queue.deliver()
+    assert queue.dead_names() == ["p.csv"]
+    assert queue.warehouse.published == {"good again"}
+    assert [each.state for each in queue.warehouse.versions] == ["replaced", "current", "forgotten"]
+
+
+def test_what_is_no_file_to_load(queue: Queue) -> None:
+    """Left alone: a PDF, and what is gone. Given back: what may be read the next time."""
+    queue.upload("scan.pdf", "pdf")
+    queue.upload("gone.csv", "good")
+    del queue.warehouse.objects[f"{FOLDER}/gone.csv"]
+    queue.deliver()
+    assert not queue.receives
+    assert queue.warehouse.published == set()
+    queue.upload("a.csv", "absent")
+    queue.deliver()
+    assert [*queue.receives] == ["2 a.csv"]
+    assert queue.dead == []
+    queue.drain()
+    assert queue.dead == [("2 a.csv", f"{FOLDER}/a.csv: refused: absent")]
+
+
+def test_a_message_that_nobody_foresaw(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds up none of those that came with it."""
+    queue.upload("a.csv", "good")
+    queue.upload("odd.csv", "good, too")
+    queue.upload("b.csv", "good as well")
+    load = Warehouse.load
+
+    def odd(self: Warehouse, name: str, *, full_refresh: bool) -> tuple[int, list[dict]]:
+        if "odd" in name:
+            raise ValueError("embedded null byte")
+        return load(self, name, full_refresh=full_refresh)
+
+    monkeypatch.setattr(Warehouse, "load", odd)
+    queue.deliver()
+    assert [*queue.receives] == ["1 odd.csv"]
+    assert queue.warehouse.published == {"good", "good as well"}
+    queue.drain()
+    assert queue.dead == [("1 odd.csv", "ValueError: embedded null byte")]
+
+
+def test_lines_end_at_line_feeds_alone(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reason that quotes a file may hold other characters that Python takes for line ends."""
+    found = "found \x85 and \u2028"
+    answer = {"event": "file", "file": "x", "status": "refused", "may_pass": False, "rows": 0}
+    monkeypatch.setattr(Warehouse, "load", lambda *_, **__: (1, [answer | {"message": found}]))
+    queue.upload("a.csv", "")
+    queue.deliver()
+    assert queue.dead == [("0 a.csv", found)]
+
+
+kinds = st.sampled_from(["", "", "", "", FAILS, KILLED_BEFORE, KILLED_AFTER])
+# What comes under one name after another. A poisonous file takes the place of nothing, here: that
+# one stays until it is mended.
+lives = st.tuples(
+    *(
+        st.lists(st.sampled_from([f"{kind} 0", f"{kind} 1"]), max_size=most)
+        for kind, most in (("broken", 1), ("poison", 1), ("good", 2))
+    )
+).map(lambda parts: [content for part in parts for content in part])
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_whatever_happens_good_files_are_loaded_and_others_are_dead_letters(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Deliveries in any order, several times, of which some fail or are killed at any command."""
+    queue = Queue(tmp_path_factory.getbasetemp() / "target")
+    names = ("a.csv", "b.csv", "c.csv")
+    waiting = [(name, iter(data.draw(lives, name))) for name in names]
+    for _ in range(data.draw(st.integers(1, 8))):
+        for name, contents in data.draw(st.lists(st.sampled_from(waiting), max_size=3)):
+            if content := next(contents, None):
+                queue.upload(name, content, times=data.draw(st.integers(1, 2)))
+        if queue.receives:
+            note(f"in the queue: {queue.receives}")
+            ids = st.lists(st.sampled_from(sorted(queue.receives)), min_size=1, unique=True)
+            queue.going_wrong = data.draw(st.lists(kinds, max_size=12))
+            queue.deliver(*data.draw(ids))
+    for name, contents in waiting:
+        for content in contents:
+            queue.upload(name, content)
+    check(queue)
+    # So are those whose tries were over before somebody else's failure was mended.
+    queue.replay()
+    check(queue)
+    lie_there = queue.warehouse.objects.items()
+    assert set(queue.dead_names()) <= {
+        name.removeprefix(f"{FOLDER}/") for name, content in lie_there if "good" not in content
+    }
+    assert queue.warehouse.published >= {
+        content for content in queue.warehouse.objects.values() if "good" in content
+    }
+
+
+def check(queue: Queue) -> None:
+    """Assert what holds once nothing is left in the queue."""
+    queue.drain()
+    objects = queue.warehouse.objects
+    assert len({name for name, _ in queue.dead}) == len(queue.dead)
+    assert not any("poison" in content for content in queue.warehouse.current())
+    dead = {objects[f"{FOLDER}/{name}"] for name in queue.dead_names()}
+    missing = set(objects.values()) - queue.warehouse.current()
+    assert missing <= dead
+    if not queue.dead:
+        assert queue.warehouse.published == queue.warehouse.current()
