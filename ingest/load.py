@@ -442,7 +442,8 @@ def to_forget(names: tuple[str, ...], landing: str | None, target: str | None) -
                 f"no current file {name!r} in raw.landed_files: expected a name as in its column"
                 " path, such as nycflights13/flights/flights.csv"
             )
-        chosen |= dict.fromkeys(found)
+        # Bytes that lie elsewhere, too, may still be listed by a name that newer bytes have.
+        chosen |= dict.fromkeys({each.name: each for each in found}.values())
     return list(chosen)
 
 

@@ -133,8 +133,8 @@ class Pipeline:
         (PROJECT / "warehouse").resolve().mkdir(parents=True, exist_ok=True)
         self.landing = os.environ["ONTIME_LANDING"]
         self.environment = os.environ | self._password()
-        # By which names the registry has files: of bytes that lie in two places, it is the one that
-        # was looked at last; and of one name, the last bytes.
+        # What is in the warehouse of what this run looked at, by the name that the registry has: of
+        # bytes that lie in two places, it is the one that was looked at last.
         self.names: dict[Content, str] = {}
 
     def _password(self) -> dict[str, str]:
@@ -182,15 +182,26 @@ class Pipeline:
         return [message for message in messages if message.fate == "again"]
 
     def settle(self, loaded: list[Message]) -> None:
-        """Build and publish what messages brought; take out whatever fails the tests."""
+        """Build and publish what messages brought."""
+        try:
+            self.build_good(loaded)
+            self.publish()
+        except Exception as error:
+            self.give_back(loaded, error)
+
+    def build_good(self, loaded: list[Message]) -> None:
+        """Build what messages brought; take out whatever fails the tests."""
         try:
             try:
                 self.build(loaded)
             except TestsFailed as error:
                 self.sort_out(loaded, error)
-            self.publish()
-        except Exception as error:
-            self.give_back(loaded, error)
+        except Exception:
+            # What was never seen to pass the tests would block others, and nobody would own it.
+            for message in loaded:
+                if message.receives >= self.tries:
+                    self.forget(set().union(*message.brought.values()))
+            raise
 
     def sort_out(self, loaded: list[Message], error: Exception) -> None:
         """Find out whose rows fail the tests, and take these out, so that they block nobody.
@@ -279,10 +290,10 @@ class Pipeline:
         return files
 
     def forget(self, files: set[Content]) -> None:
-        """Take rows out. Raises Failed."""
-        if files:
-            options = [part for file in files for part in ("--forget", self.names[file])]
-            self.files_of(*options)
+        """Take out the rows of those of these files that are in the warehouse. Raises Failed."""
+        if names := {file: self.names[file] for file in files & self.names.keys()}:
+            self.files_of(*(part for name in names.values() for part in ("--forget", name)))
+            self.names = {file: name for file, name in self.names.items() if file not in names}
 
     def build(self, messages: list[Message]) -> None:
         """Build and test what hangs on the tables that messages brought rows to.

@@ -5,10 +5,10 @@ multiprocessing, though it works with threads alone: it gets those of threads.
 """
 
 import threading
-from multiprocessing.context import SpawnContext
+from multiprocessing.context import BaseContext
 
-SpawnContext.Lock = lambda self: threading.Lock()
-SpawnContext.RLock = lambda self: threading.RLock()
+BaseContext.Lock = lambda self: threading.Lock()
+BaseContext.RLock = lambda self: threading.RLock()
 
 if __name__ == "__main__":
     from dbt.cli.main import cli

@@ -3,19 +3,28 @@
 The warehouse answers as ingest/load.py does; a test compares the two.
 """
 
+import hashlib
 import json
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from botocore.session import get_session
+from botocore.stub import Stubber
+from click.testing import CliRunner
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 from deploy.aws import handler as function
+from deploy.aws.events import uploads
 from deploy.aws.handler import Message
+
+from .conftest import PROJECT, Box, environment
 
 LANDING = "s3://b/landing"
 FOLDER = "acme/orders"
@@ -74,14 +83,13 @@ class Warehouse:
 
     def forget(self, names: list[str]) -> tuple[int, list[dict]]:
         """Take rows out, all or none."""
-        found = [
-            each for each in self.versions if each.state == "current" and each.names[0] in names
-        ]
-        if len(found) < len(set(names)):
+        # Of one name, the bytes that came last.
+        found = {each.names[0]: each for each in self.versions if each.state == "current"}
+        if not found.keys() >= set(names):
             return 1, [{"event": "failed", "message": f"no current file among {names}"}]
-        for each in found:
-            each.state = "forgotten"
-        return 0, [{"event": "file", "file": each.names[0], "status": each.state} for each in found]
+        for name in names:
+            found[name].state = "forgotten"
+        return 0, [{"event": "file", "file": name, "status": "forgotten"} for name in names]
 
     def load(self, name: str, *, full_refresh: bool) -> tuple[int, list[dict]]:
         """Load one object."""
@@ -264,6 +272,19 @@ def test_a_failure_after_each_command(kind: str, command: int, queue: Queue) -> 
     assert queue.warehouse.published == queue.warehouse.current() == {"good"}
 
 
+@pytest.mark.parametrize("command", [1, 2, 3, 4])
+def test_the_last_try_fails(command: int, queue: Queue) -> None:
+    """What a dead letter brought does not stay without having been tested."""
+    queue.upload("p.csv", "poison")
+    queue.receives["0 p.csv"] = 4
+    queue.going_wrong = [""] * command + [FAILS]
+    queue.deliver()
+    queue.upload("a.csv", "good")
+    queue.drain()
+    assert queue.dead_names() == ["p.csv"]
+    assert queue.warehouse.published == {"good"}
+
+
 def test_publishing_fails_after_a_message_was_given_up(queue: Queue) -> None:
     """What is a dead letter is not delivered again; what came with it is."""
     queue.upload("p.csv", "poison")
@@ -430,7 +451,7 @@ lives = st.tuples(
 ).map(lambda parts: [content for part in parts for content in part])
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_whatever_happens_good_files_are_loaded_and_others_are_dead_letters(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -439,14 +460,15 @@ def test_whatever_happens_good_files_are_loaded_and_others_are_dead_letters(
     queue = Queue(tmp_path_factory.getbasetemp() / "target")
     names = ("a.csv", "b.csv", "c.csv")
     waiting = [(name, iter(data.draw(lives, name))) for name in names]
-    for _ in range(data.draw(st.integers(1, 8))):
+    for turn in range(data.draw(st.integers(1, 8))):
         for name, contents in data.draw(st.lists(st.sampled_from(waiting), max_size=3)):
             if content := next(contents, None):
                 queue.upload(name, content, times=data.draw(st.integers(1, 2)))
         if queue.receives:
             note(f"in the queue: {queue.receives}")
             ids = st.lists(st.sampled_from(sorted(queue.receives)), min_size=1, unique=True)
-            queue.going_wrong = data.draw(st.lists(kinds, max_size=12))
+            # A message that is killed at each try is given up by the queue itself.
+            queue.going_wrong = data.draw(st.lists(kinds, max_size=12)) if turn < 4 else []
             queue.deliver(*data.draw(ids))
     for name, contents in waiting:
         for content in contents:
@@ -475,3 +497,254 @@ def check(queue: Queue) -> None:
     assert missing <= dead
     if not queue.dead:
         assert queue.warehouse.published == queue.warehouse.current()
+
+
+def test_the_warehouse_in_memory_answers_as_the_loader_does(tmp_path: Path) -> None:
+    """The same steps, by the real loader into DuckDB: the events have the same facts."""
+    box = Box(tmp_path / "landing", tmp_path / "warehouse.duckdb")
+    box.landing.mkdir()
+    fake = Warehouse(tmp_path / "target")
+
+    def answers(*args: str) -> tuple[list, list]:
+        """What both say to the same arguments, in which `{}` stands for the folder."""
+        real = box.run("--json", *(arg.format(box.landing / FOLDER) for arg in args))
+        code, events = fake.run("load", tuple(arg.format(f"{LANDING}/{FOLDER}") for arg in args))
+        of_real = [json.loads(each) for each in real.stdout.split("\n") if each]
+        ids = {hashlib.sha256(body(each)).hexdigest(): each for each in fake.objects.values()}
+        told = [
+            [
+                (
+                    each["event"],
+                    each.get("file"),
+                    each.get("status"),
+                    ids.get(each.get("file_id"), each.get("file_id")),
+                    each.get("replaces"),
+                    each.get("may_pass"),
+                )
+                for each in events
+                if each["event"] in ("file", "failed", "not_there", "nothing_to_load")
+            ]
+            for events in (of_real, events)
+        ]
+        # What was taken out is not looked at again: of these events, only names and status count.
+        if "--forget" in args:
+            told = [[each[:3] for each in events] for events in told]
+        return (real.returncode, told[0]), (code, told[1])
+
+    def body(content: str) -> bytes:
+        return b"a,b\x00\n1,2\n" if content == "broken" else f"a,b\n1,{content}\n".encode()
+
+    def put(name: str, content: str) -> None:
+        fake.objects[f"{FOLDER}/{name}"] = content
+        box.write(f"{FOLDER}/{name}", body(content))
+
+    def same(*args: str) -> list[str]:
+        """Assert that both say the same; return the statuses."""
+        real, in_memory = answers(*args)
+        assert real == in_memory
+        return [event[2] or event[0] for event in real[1]]
+
+    assert same("{}/a.csv") == ["not_there"]
+    put("scan.pdf", "pdf")
+    assert same("{}/scan.pdf") == ["nothing_to_load"]
+    put("broken.csv", "broken")
+    assert same("{}/broken.csv") == ["refused"]
+    put("a.csv", "one")
+    assert same("{}/a.csv") == ["new"]
+    assert same("{}/a.csv") == ["unchanged"]
+    put("copy.csv", "one")
+    assert same("{}/copy.csv") == ["unchanged"]
+    # Now the rows are under the copy's name.
+    assert same("--forget", f"{FOLDER}/a.csv") == ["failed"]
+    assert same("--forget", f"{FOLDER}/copy.csv") == ["forgotten"]
+    assert same("{}/a.csv") == ["forgotten"]
+    assert same("--full-refresh", "{}/a.csv") == ["reloaded"]
+    put("b.csv", "two")
+    assert same("{}/b.csv") == ["new"]
+    put("b.csv", "three")
+    assert same("{}/b.csv") == ["replaced"]
+    assert same("{}/b.csv") == ["unchanged"]
+    assert same("--forget", f"{FOLDER}/a.csv", "--forget", f"{FOLDER}/b.csv") == ["forgotten"] * 2
+    put("b.csv", "four")
+    assert same("{}/b.csv") == ["new"]
+    # The registry has these bytes by the name of the copy, which gets others.
+    put("c.csv", "five")
+    assert same("{}/c.csv") == ["new"]
+    put("copy.csv", "five")
+    assert same("{}/copy.csv") == ["unchanged"]
+    put("copy.csv", "six")
+    assert same("{}/copy.csv") == ["new"]
+    assert same("--forget", f"{FOLDER}/copy.csv") == ["forgotten"]
+    assert same("{}/c.csv") == ["unchanged"]
+
+
+def test_a_file_that_cannot_be_read_may_be_another_time(tmp_path: Path) -> None:
+    """The real loader says so of what the system refuses, and of nothing else."""
+    box = Box(tmp_path / "landing", tmp_path / "warehouse.duckdb")
+    box.write(f"{FOLDER}/broken.csv", b"a,b\x00\n1,2\n")
+    (box.landing / FOLDER / "loop.csv").symlink_to("loop.csv")
+    result = box.run("--json")
+    events = [json.loads(each) for each in result.stdout.split("\n") if each]
+    refused = {each["file"]: each["may_pass"] for each in events if each["event"] == "file"}
+    assert refused == {f"{FOLDER}/broken.csv": False, f"{FOLDER}/loop.csv": True}
+
+
+def test_dead_letters_have_a_reason_that_the_queue_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No control characters, which SQS refuses; it is cut. The real client checks the rest."""
+    client = get_session().create_client(
+        "sqs", region_name="eu-west-1", aws_access_key_id="-", aws_secret_access_key="-"
+    )
+    reason = {"DataType": "String", "StringValue": "found a NUL   and more" + "x" * 978}
+    expected = {
+        "QueueUrl": "http://queue",
+        "MessageBody": "{",
+        "MessageAttributes": {"reason": reason},
+    }
+    monkeypatch.setenv("ONTIME_DEAD_LETTERS", "http://queue")
+    monkeypatch.setattr(
+        function, "get_session", lambda: SimpleNamespace(create_client=lambda _: client)
+    )
+    error = function.Refused("found a NUL \x00 and more" + "x" * 2_000)
+    with Stubber(client) as stubber:
+        stubber.add_response("send_message", {"MessageId": "1"}, expected)
+        pipeline = object.__new__(function.Pipeline)
+        pipeline.bury(Message("1", "{"), error)
+        stubber.assert_no_pending_responses()
+
+
+def test_the_password_is_read_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands get user and password of the secret, by the names that PostgreSQL knows."""
+    client = get_session().create_client(
+        "secretsmanager", region_name="eu-west-1", aws_access_key_id="-", aws_secret_access_key="-"
+    )
+    secret = {"SecretString": '{"username": "ontime", "password": "p"}'}
+    monkeypatch.setenv("ONTIME_SECRET", "arn:secret")
+    monkeypatch.setenv("ONTIME_LANDING", LANDING)
+    monkeypatch.setattr(
+        function, "get_session", lambda: SimpleNamespace(create_client=lambda _: client)
+    )
+    with Stubber(client) as stubber:
+        stubber.add_response("get_secret_value", secret, {"SecretId": "arn:secret"})
+        found = function.Pipeline().environment
+    assert (found["PGUSER"], found["PGPASSWORD"]) == ("ontime", "p")
+
+
+def test_all_commands_together_have_the_time_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that takes too long is ended, and none is started after it."""
+    monkeypatch.setenv("ONTIME_LANDING", LANDING)
+    monkeypatch.setitem(function.COMMANDS, "publish", ["-c", "import time; time.sleep(600)"])
+    monkeypatch.setitem(function.COMMANDS, "load", ["-c", "raise SystemExit('was started')"])
+    pipeline = function.Pipeline(seconds=1)
+    with pytest.raises(function.Failed, match="publish took longer than the 1 s that were left"):
+        pipeline.start("publish")
+    with pytest.raises(function.Failed, match="no time was left for load"):
+        pipeline.start("load")
+
+
+class Waits:
+    """A task's pipeline, which another run keeps out `busy` times."""
+
+    def __init__(self, busy: int, monkeypatch: pytest.MonkeyPatch):
+        self.busy, self.slept, self.messages = busy, 0, []
+        monkeypatch.setattr(function, "Pipeline", self.pipeline)
+        monkeypatch.setattr(function.time, "sleep", self.sleep)
+
+    def pipeline(self, tries: int = 0) -> "Waits":
+        """Make the one that there is."""
+        self.tries = tries
+        return self
+
+    def sleep(self, seconds: int) -> None:
+        """Wait for nothing."""
+        self.slept += 1
+
+    def run(self, name: str) -> None:
+        """Run what a schedule asks for."""
+        if self.slept < self.busy:
+            raise function.Busy("another run")
+
+    def handle(self, messages: list[Message]) -> list[Message]:
+        """Handle the one message of a task."""
+        self.messages += messages
+        return messages if self.slept < self.busy else []
+
+
+def test_a_task_counts_its_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the rows that an earlier try loaded are known as its own, and the last try as the last."""
+    waits = Waits(2, monkeypatch)
+    result = CliRunner().invoke(function.main, ["upload", "b", "landing/acme/orders/a b.csv"])
+    assert result.exit_code == 0, result.output
+    assert [each.receives for each in waits.messages] == [1, 2, 3]
+    assert waits.tries == function.TRIES
+    [upload] = uploads(waits.messages[0].body)
+    assert upload.url == "s3://b/landing/acme/orders/a b.csv"
+
+
+@pytest.mark.parametrize(("busy", "code", "slept"), [(0, 0, 0), (3, 0, 3), (1_000, 1, 59)])
+def test_the_nightly_task_waits_for_its_turn(
+    busy: int, code: int, slept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A night has its full test, though an upload is handled when it begins."""
+    waits = Waits(busy, monkeypatch)
+    assert CliRunner().invoke(function.main, ["nightly"]).exit_code == code
+    assert waits.slept == slept
+
+
+def test_other_failures_of_a_schedule_end_its_run(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands run in their order, up to the first that fails."""
+    queue.upload("p.csv", "poison")
+    queue.warehouse.load(f"{FOLDER}/p.csv", full_refresh=False)
+    ran = []
+    pipeline = Pipeline(queue.warehouse, lambda command: ran.append(command) or "", [], 5)
+    with pytest.raises(function.Failed, match="dbt build: "):
+        pipeline.run("nightly")
+    assert ran == ["dbt"]
+    queue.warehouse.forget([f"{FOLDER}/p.csv"])
+    pipeline.run("nightly")
+    assert ran == ["dbt", "dbt", "dbt", "publish"]
+    monkeypatch.setattr(Pipeline, "alone", None)
+    pipeline.run("freshness")
+    with pytest.raises(function.Failed, match="'weekly' is no run: expected one of freshness, "):
+        pipeline.run("weekly")
+
+
+NO_SEMAPHORES = """
+import _multiprocessing, errno, runpy, sys
+class SemLock:
+    SEM_VALUE_MAX = 1
+    def __init__(self, *args, **kwargs): raise OSError(errno.ENOSYS, "Function not implemented")
+_multiprocessing.SemLock = SemLock
+sys.path[0] = "."
+"""
+
+
+def test_commands_start_where_there_are_no_semaphores(tmp_path: Path) -> None:
+    """As in Lambda, which has no /dev/shm; dbt by itself fails there."""
+    box = Box(tmp_path / "landing", tmp_path / "warehouse.duckdb")
+    box.write(f"{FOLDER}/a.csv", "a,b\n1,2\n")
+    load = NO_SEMAPHORES + "from ingest.load import main; main()"
+    result = box.run("--json", command=(sys.executable, "-c", load), cwd=PROJECT)
+    assert result.returncode == 0, result.stderr
+    target = str(tmp_path / "target")
+    variables = environment(box.database, DBT_TARGET_PATH=target, DBT_LOG_PATH=target)
+    results = [
+        subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                NO_SEMAPHORES + f"runpy.run_module({module!r}, run_name='__main__')",
+                *("--no-use-colors", "run", "--select", "stg_nycflights13__airlines"),
+            ],
+            cwd=PROJECT,
+            env=variables,
+            capture_output=True,
+            text=True,
+        )
+        for module in ("dbt.cli.main", "deploy.aws.run_dbt")
+    ]
+    assert results[0].returncode != 0
+    assert "Function not implemented" in results[0].stdout + results[0].stderr
+    assert results[1].returncode == 0, results[1].stdout + results[1].stderr
+    assert "Completed successfully" in results[1].stdout
