@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote, urlencode
 
 import fsspec
 
-from ingest.errors import FileRefused, LoadError
+from ingest.errors import LoadError, NotThere, Unread
 from ingest.landing import HIDDEN, LandedFile, Landing, Note, Place, Stamp, kept_name
 from ingest.unpack import CHUNK_BYTES
 
@@ -85,7 +85,7 @@ class Bucket(Landing):
                 )
             found = self._list(plain)
             if not found:
-                raise LoadError(f"{path} does not exist: expected an object or folder in {self}")
+                raise NotThere(f"{path} does not exist: expected an object or folder in {self}")
             self._seen |= found
             yield from found
 
@@ -123,7 +123,7 @@ class Bucket(Landing):
     def fetch(self, file: LandedFile) -> LandedFile:
         """Copy an object to disk, unless it is there; return the file with the copy's path.
 
-        Raises FileRefused where it is no longer what it was when it was listed, or goes meanwhile,
+        Raises Unread where it is no longer what it was when it was listed, or goes meanwhile,
         and LoadError where the store cannot be reached.
         """
         copy = self._folder / hashlib.sha256(file.url.encode()).hexdigest()
@@ -134,7 +134,7 @@ class Bucket(Landing):
                 stamp = _stamp(self.store.info(self._key(file.url)))
             if not stamp.is_same(file.seen) or copy.stat().st_size != stamp.size:
                 copy.unlink()
-                raise FileRefused("it changed while it was read: load it again when it is complete")
+                raise Unread("it changed while it was read: load it again when it is complete")
             self._copies[file.url] = copy
         return replace(file, path=copy)
 
@@ -260,7 +260,7 @@ class Bucket(Landing):
     def _understood(
         self, url: str, *, is_object: bool = False, did: str = "read"
     ) -> Iterator[None]:
-        """Turn what the libraries say into one line: of one object into FileRefused.
+        """Turn what the libraries say into one line: of one object into Unread.
 
         An object that is gone or not allowed is its own problem; a store that cannot be reached
         ends the load.
@@ -270,9 +270,9 @@ class Bucket(Landing):
         except Exception as error:
             reason = _in_one_line(error)
             if is_object and isinstance(error, FileNotFoundError):
-                raise FileRefused("it disappeared while it was read") from error
+                raise Unread("it disappeared while it was read") from error
             if is_object and isinstance(error, PermissionError):
-                raise FileRefused(f"it cannot be read: {reason}") from error
+                raise Unread(f"it cannot be read: {reason}") from error
             raise LoadError(f"{url} cannot be {did}: {reason}{_hint(error)}") from error
 
 

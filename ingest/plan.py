@@ -16,7 +16,7 @@ from ingest.columns import (
     known_sources,
     unexpected,
 )
-from ingest.errors import FileRefused
+from ingest.errors import FileRefused, Unread
 from ingest.landing import OTHER, LandedFile, Landing, Note, Place
 from ingest.scan import Scan
 from ingest.unpack import ZIP, NoData, unfold
@@ -33,7 +33,8 @@ class Step:
     A file that is to be loaded has its `scan` and, once `Columns` has named them, its `columns` in
     the raw table and what `changes` in them since the file before; one whose bytes are in the
     warehouse has the version `loaded`. `places` are where these bytes lie, the file's own first;
-    `landed` is what is noted of it, where that may be new.
+    `landed` is what is noted of it, where that may be new. `replaces` tells that other bytes had
+    its name before and gave way, `may_pass` that it was refused for what may pass by itself.
     """
 
     file: LandedFile
@@ -45,11 +46,19 @@ class Step:
     landed: Note | None = field(default=None, hash=False)
     loaded: Version | None = None
     note: str = ""
+    replaces: bool = False
+    may_pass: bool = False
+
+    @property
+    def file_id(self) -> str | None:
+        """The SHA-256 of the file's bytes; None where they are another step's, or unknown."""
+        known = self.scan or self.loaded
+        return known and known.file_id
 
     @property
     def content(self) -> Content:
         """What the file holds: raw table and SHA-256; only for one that was read or is known."""
-        return self.file.raw_table, (self.scan or self.loaded).file_id
+        return self.file.raw_table, self.file_id
 
 
 @dataclass
@@ -118,13 +127,20 @@ def make_plan(
                 delivered.append((file, members, read))
                 found += read
         except (FileRefused, OSError) as error:
-            plan.steps.append(Step(file, "refused", note=why_refused(error)))
+            plan.steps.append(refusal(file, error))
             continue
         progress(size)
     known_names = {each.file.name for each in found} | {step.file.name for step in plan.steps}
     found += registry.elsewhere(known_names, landing)
     found = _without_emptied(found, registry, plan)
     plan.retires = _superseded(found, delivered, registry, plan)
+
+    gave_way = {
+        (version.raw_table, place.name)
+        for version in versions
+        if not version.is_current and not version.is_forgotten
+        for place in version.places
+    }
 
     holders: dict[Content, list[_Found]] = defaultdict(list)
     for each in sorted(found, key=lambda each: (each.file.name not in known_names, each.file.name)):
@@ -144,6 +160,7 @@ def make_plan(
             places=tuple(each.place for each in (first, *others)),
             landed=first.landed,
             loaded=loaded,
+            replaces=old in plan.retires or (first.file.raw_table, first.file.name) in gave_way,
         )
         if loaded and full_refresh and (loaded.is_current or with_forgotten):
             step = replace(step, status="reloaded")
@@ -216,7 +233,7 @@ def _read(members: list[LandedFile], note: Note | None, plan: Plan) -> list[_Fou
         try:
             scan = formats.scan(file, source)
         except (FileRefused, OSError) as error:
-            plan.steps.append(Step(file, "refused", note=why_refused(error)))
+            plan.steps.append(refusal(file, error))
         else:
             place = replace(scan.place, members=len(members))
             found.append(_Found(file, scan.file_id, place, scan, note))
@@ -396,6 +413,15 @@ class _Registry:
             and self.by_name[version.raw_table, place.name] is version
             and landing.has(place)
         ]
+
+
+def refusal(file: LandedFile, error: FileRefused | OSError) -> Step:
+    """Return the step of a file that cannot be loaded.
+
+    What the system says of it, such as that the disk is full, may be otherwise the next time.
+    """
+    may_pass = isinstance(error, Unread | OSError)
+    return Step(file, "refused", note=why_refused(error), may_pass=may_pass)
 
 
 def why_refused(error: FileRefused | OSError) -> str:

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Protocol
@@ -23,6 +23,7 @@ class FileOutcome(Protocol):
     seconds: float
     note: str
     is_estimate: bool
+    facts: Mapping[str, object]
 
 
 class Report:
@@ -117,6 +118,7 @@ class Report:
                 status=outcome.status,
                 **counts,
                 seconds=round(outcome.seconds, 3),
+                **outcome.facts,
             )
         statuses = [outcome.status for outcome in outcomes]
         counts = {status: statuses.count(status) for status in sorted(set(statuses))}

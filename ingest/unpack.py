@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
-from ingest.errors import FileRefused
+from ingest.errors import FileRefused, Unread
 from ingest.landing import CSV, ENDINGS, JSON_LINES, LandedFile, form_of
 
 CHUNK_BYTES = 1 << 20
@@ -194,7 +194,7 @@ def utf8_file(
             unpacked.write(chunk)
     try:
         if stream.digest.hexdigest() != file_id:
-            raise FileRefused("it changed while it was read: load it again when it is complete")
+            raise Unread("it changed while it was read: load it again when it is complete")
         yield copy
     finally:
         copy.unlink()

@@ -39,18 +39,29 @@ def uploads(body: str) -> list[Upload]:
     """
     try:
         message = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise NotAnEvent(f"the message is not JSON: {error}") from None
     try:
         found = [Upload(*each) for each in _arrivals(message)]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise NotAnEvent(
             f"the message is no event of S3: {type(error).__name__}: {error}: expected one of"
             " EventBridge (detail-type Object Created) or a notification of S3 (Records)"
         ) from None
     if not all(each.bucket and each.key for each in found):
         raise NotAnEvent("the message names no bucket or no key")
+    for each in found:
+        if "\0" in each.url or not _is_utf8(each.url):
+            raise NotAnEvent(f"the message names {each.url!a}, as no object can be called")
     return list(dict.fromkeys(found))
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _arrivals(message: Any) -> list[tuple[str, str, str, int]]:

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from deploy.aws.events import NotAnEvent, Upload, uploads
 
-# Names of objects are UTF-8: no lone surrogates.
-names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60)
+# Names of objects are UTF-8: no lone surrogates; and a NUL can be given to no command.
+characters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+names = st.text(characters, min_size=1, max_size=60)
 objects = st.builds(
     Upload, bucket=names, key=names, version=st.just("") | names, size=st.integers(0, 5 << 40)
 )
@@ -112,6 +113,12 @@ def test_anything_else_is_said_to_be_no_event(body: str) -> None:
         '{"Records": [{"eventName": "ObjectCreated:Put", "s3": {}}]}',
         bridged(Upload("b", "k", "", 0)).replace('"k"', '""'),
         json.dumps({"Records": [record(Upload("b", "k", "", 0))]}).replace('"k"', '"%ff"'),
+        json.dumps({"Records": [record(Upload("b", "k", "", 0))]}).replace('"k"', '"%00"'),
+        bridged(Upload("b", "k\0", "", 0)),
+        bridged(Upload("b", "k\ud800", "", 0)),
+        bridged(Upload("b\ud800", "k", "", 0)),
+        bridged(Upload("b", "k", "", 0)).replace('"size": 0', '"size": Infinity'),
+        "[" * 100_000,
     ],
 )
 def test_broken_events(body: str) -> None:

@@ -411,7 +411,7 @@ def test_json_for_machines(box: Box) -> None:
     failed = box.run("--json", box.landing / "nowhere", ONTIME_JSON="1")
     assert failed.returncode == 1
     (event,) = [json.loads(line) for line in failed.stdout.splitlines()]
-    assert (event["event"], event["level"]) == ("failed", "error")
+    assert (event["event"], event["level"]) == ("not_there", "error")
     assert "nowhere" in event["message"]
 
 
