@@ -1,4 +1,4 @@
-"""Measure one project on each engine: load and build of many months, one more, one corrected.
+"""Measure one project on each engine: load and build of many months, one more, nothing.
 
 \b
     python benchmarks/engines.py                                1, 10 and 60 months: about an hour
@@ -25,7 +25,18 @@ from pathlib import Path
 import click
 import psutil
 from measure import PROJECT, FailedError, machine, write_results
-from months import ADD, FILL, STEPS, Course, Inputs, in_words, of_months, put_inputs, seconds
+from months import (
+    ADD,
+    FILL,
+    NOTHING,
+    STEPS,
+    Course,
+    Inputs,
+    in_words,
+    of_months,
+    put_inputs,
+    seconds,
+)
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from report import MIB, setting, table
@@ -136,7 +147,7 @@ def proportional_bytes(process: psutil.Process) -> int:
 
 
 class EngineCourse(Course):
-    """The course of months.py on one engine, with the memory of the server too."""
+    """The course of months.py on one engine, with the memory of the server, and no correction."""
 
     def __init__(self, engine: str, site: Site, folder: Path, months: int, inputs: Inputs):
         super().__init__(folder, months, inputs, **site.variables)
@@ -145,7 +156,7 @@ class EngineCourse(Course):
 
     def run(self) -> dict:
         """Take all steps; return what each command cost, and the sizes in bytes."""
-        self.take_steps()
+        self.take_steps(FILL, ADD, NOTHING)
         return {
             "engine": self.engine,
             "months": self.months,
@@ -221,13 +232,13 @@ def costs(courses: list[dict]) -> str:
     """Return the table of what each step cost on each engine, all with as many months."""
     first = courses[0]
     rows = []
-    for step, in_full in STEPS.items():
+    for step in dict.fromkeys(each["step"] for each in first["measured"]):
         for course in courses:
             load, build = (seconds(course, step, command) for command in ("load", "build"))
             both = seconds(first, step, "load", "build")
             rows.append(
                 (
-                    in_full,
+                    STEPS[step],
                     NAMES[course["engine"]],
                     f"{load:.1f}",
                     f"{build:.1f}",
@@ -292,7 +303,7 @@ def installed(sizes: dict[str, int]) -> str:
 
 
 @click.command(help=__doc__)
-@of_months("1,10,60", flights=50_000, results="engines.json")
+@of_months("1,10,60", flights=20_000, results="engines.json")
 @click.option(
     "--engines",
     default=",".join(SITES),

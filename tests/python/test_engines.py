@@ -43,9 +43,9 @@ def engines(
     for box in (both, other):
         box.database.parent.mkdir()
         box.load()
-    # On DuckDB, the other tests run the project's own.
+    # The project's own tests run on DuckDB in other files, on Spark in test_spark.py.
     build(both, *MODELS_ALONE)
-    build(other)
+    build(other, *(MODELS_ALONE if request.param == "spark" else ()))
     return both, other
 
 
