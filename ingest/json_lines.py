@@ -50,7 +50,8 @@ def scan_json_lines(file: LandedFile) -> Scan:
     names: dict[str, None] = {}
     count = records = 0
     with open_csv(file, compression) as stream:
-        for count, line in enumerate(_lines(stream, encoding), start=1):  # noqa: B007
+        for line in _lines(stream, encoding):
+            count += 1
             if line.strip():
                 records += 1
                 try:
