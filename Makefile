@@ -103,7 +103,7 @@ UV_COMPILE = $(UV) pip compile --quiet --upgrade --universal --python-version 3.
 	--generate-hashes --no-annotate --custom-compile-command "make lock" pyproject.toml
 
 lock: ## Write the lock files anew from pyproject.toml, with the newest versions it allows (needs uv)
-	$(UV_COMPILE) --extra aws --extra test --extra lint --output-file requirements-test.lock
+	$(UV_COMPILE) --extra aws --extra ducklake --extra test --extra lint --output-file requirements-test.lock
 	$(UV_COMPILE) --constraint requirements-test.lock --output-file requirements.lock
 	$(UV_COMPILE) --no-config --extra spark --constraint requirements-test.lock \
 		--output-file requirements-spark.lock

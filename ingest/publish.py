@@ -5,6 +5,7 @@
     python ingest/publish.py --to published               into a folder on this machine
     python ingest/publish.py --to ... --full-refresh      everything anew
     python ingest/publish.py --to ... --glue-database D   and tell the Glue catalog, for Athena
+    python ingest/publish.py --to ... --ducklake postgres:   as a DuckLake: snapshots, time travel
 
 Each mart is a folder. A run writes what it publishes beside what is there, as a new version:
 
@@ -17,6 +18,9 @@ and then changes _latest.json, and the table in Glue, in one step each: a reader
 or the new one. The version before stays for readers that are under way; older ones, and what a
 killed run left, are removed. Of the facts, only months that were built anew are written; the files
 of the others are copied in the store.
+
+With --ducklake, a catalog in a database says which files count, and all marts change in one
+transaction. It is a file, or `postgres:` for the database that PGHOST, PGDATABASE and so on name.
 
 Exit codes: 0 published, or nothing was new; 1 something failed, and the message says what: readers
 still have the old version of each mart that was not said to be published; 2 the command line is
@@ -50,35 +54,12 @@ from fsspec.core import url_to_fs
 from ingest import interrupts
 from ingest.engine import Engine
 from ingest.errors import LoadError
+from ingest.marts import MONTH, Mart, marts
 from ingest.options import target_option
 from ingest.warehouse import open_engine
 
-MARTS = "marts"
 LATEST = "_latest.json"
-MONTH = "flight_month"
-# Names of facts, which are large, begin so; all other marts are published in one file each.
-FACTS = "fct_"
 MEMORY_LIMIT = "1GB"
-
-
-@dataclass(frozen=True)
-class Mart:
-    """A mart in the warehouse.
-
-    `months` says of each month when it was built, as the builds' own record has it; it is empty
-    for a mart that is not published by month, and where nothing is recorded.
-    """
-
-    name: str
-    columns: pa.Schema
-    by_month: bool
-    months: dict[str, str]
-
-    def select(self, months: list[str] | None = None) -> str:
-        """Return the query of its rows: all, or those of some months."""
-        literals = ", ".join(f"date '{month}'" for month in months or [])
-        where = f" where {MONTH} in ({literals})" if months else ""
-        return f"select * from {MARTS}.{self.name}{where}"
 
 
 @dataclass(frozen=True)
@@ -124,10 +105,24 @@ class Version:
     help="Database in the AWS Glue catalog, which exists.  [environment: ONTIME_GLUE_DATABASE]",
 )
 @click.option(
+    "--ducklake",
+    envvar="ONTIME_DUCKLAKE",
+    metavar="CATALOG",
+    help="Catalog of the DuckLake whose files are there.  [environment: ONTIME_DUCKLAKE]",
+)
+@click.option(
     "--full-refresh", is_flag=True, help="Write everything anew, also what did not change."
 )
-def main(to: str, target: str | None, glue_database: str | None, full_refresh: bool) -> None:
+def main(
+    to: str,
+    target: str | None,
+    glue_database: str | None,
+    ducklake: str | None,
+    full_refresh: bool,
+) -> None:
     """Run the command. The text of `--help` is the module's."""
+    if ducklake and glue_database:
+        raise click.UsageError("Athena reads no DuckLake: expected --ducklake or --glue-database")
     interrupts.raise_them()
     try:
         with open_engine(target, read_only=True) as engine, told_plainly(engine, to):
@@ -136,22 +131,35 @@ def main(to: str, target: str | None, glue_database: str | None, full_refresh: b
                     f"the marts made of {engine.database} are tables of Spark, and Parquet files"
                     " already: expected a target of another type, such as --target duckdb"
                 )
-            store = Store(to)
-            glue = Glue(glue_database, store) if glue_database else None
-            with engine.transaction():
-                found = marts(engine)
-                written = [write(mart, engine, store, full_refresh=full_refresh) for mart in found]
-            # All at the end: marts of one build become visible as close together as can be.
-            for mart, (old, new) in zip(found, written, strict=True):
-                store.switch(mart.name, old, new)
-                if glue:
-                    glue.register(mart.name, new)
-                store.clean(mart.name, new)
-                state = "unchanged" if new is old else f"published as {new.version}"
-                click.echo(f"{mart.name}: {new.rows:,} rows, {len(new.files)} files, {state}")
+            if ducklake:
+                from ingest.ducklake import publish
+
+                for line in publish(engine, ducklake, to, full_refresh=full_refresh):
+                    click.echo(line)
+            else:
+                publish_versions(engine, to, glue_database, full_refresh=full_refresh)
     except KeyboardInterrupt:
         click.echo("Interrupted. Readers have whole versions; run again for the rest.", err=True)
         sys.exit(interrupts.INTERRUPTED)
+
+
+def publish_versions(
+    engine: Engine, to: str, glue_database: str | None, *, full_refresh: bool
+) -> None:
+    """Publish each mart as a version of its own, and say so."""
+    store = Store(to)
+    glue = Glue(glue_database, store) if glue_database else None
+    with engine.transaction():
+        found = marts(engine)
+        written = [write(mart, engine, store, full_refresh=full_refresh) for mart in found]
+    # All at the end: marts of one build become visible as close together as can be.
+    for mart, (old, new) in zip(found, written, strict=True):
+        store.switch(mart.name, old, new)
+        if glue:
+            glue.register(mart.name, new)
+        store.clean(mart.name, new)
+        state = "unchanged" if new is old else f"published as {new.version}"
+        click.echo(f"{mart.name}: {new.rows:,} rows, {len(new.files)} files, {state}")
 
 
 @contextmanager
@@ -173,46 +181,6 @@ def told_plainly(engine: Engine, to: str) -> Iterator[None]:
         raise LoadError(
             f"{engine.reason(error)}: what was not said to be published to {to} is there as it was"
         ) from error
-
-
-def marts(engine: Engine) -> list[Mart]:
-    """Return the marts that the warehouse holds. Raises LoadError where there is none."""
-    tables = engine.query(
-        "select table_name from information_schema.tables where table_schema = ?"
-        # What a killed build leaves.
-        " and position('__dbt_' in table_name) = 0 order by table_name",
-        [MARTS],
-    )
-    if not tables:
-        raise LoadError(f"{engine.database} has no marts: `dbt build` makes them")
-    built = built_months(engine)
-    found = []
-    for name in (table["table_name"] for table in tables):
-        with engine.rows(f"select * from {MARTS}.{name} where false") as rows:
-            columns = rows.schema
-        by_month = name.startswith(FACTS) and MONTH in columns.names
-        found.append(Mart(name, columns, by_month, built.get(name, {}) if by_month else {}))
-    return found
-
-
-def built_months(engine: Engine) -> dict[str, dict[str, str]]:
-    """Return when each month of each model was built last, from the builds' own record."""
-    schema, table = "intermediate", "int_build_events"
-    if not engine.query(
-        "select 1 as one from information_schema.tables where table_schema = ? and table_name = ?",
-        [schema, table],
-    ):
-        return {}
-    months: dict[str, dict[str, str]] = {}
-    for row in engine.query(
-        "select node_name, part, event_number, cast(happened_at as varchar) as happened_at from"
-        " (select *, row_number() over (partition by node_name, part order by event_number desc)"
-        f" as age from {schema}.{table} where event_type = 'built') as built where age = 1"
-        " order by node_name, part"
-    ):
-        made = f"{row['happened_at']}, event {row['event_number']}"
-        months.setdefault(row["node_name"], {})[row["part"]] = made
-    return months
 
 
 class Store:

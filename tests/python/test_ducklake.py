@@ -1,0 +1,328 @@
+"""The marts in a DuckLake: the same rows and types, snapshots, and never half a publication."""
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+from uuid import uuid4
+
+import duckdb
+import fsspec
+import pytest
+
+from ingest.ducklake import load_extension
+
+from .conftest import PROJECT, Box, PostgresBox, environment, on_each_database, s3_store
+from .servers import S3Server
+from .test_publish import MONTHS, PUBLISH, ROWS, TEXTS, built, facts
+
+__all__ = ["facts"]
+
+
+@dataclass(frozen=True)
+class Lake:
+    """A warehouse and the lake that it is published to.
+
+    That of a DuckDB file is all files; that of PostgreSQL has its catalog there, too, and its files
+    in a bucket.
+    """
+
+    box: Box
+    url: str
+    catalog: str
+    variables: dict[str, str] = field(default_factory=dict)
+    store: Any = field(default_factory=lambda: fsspec.filesystem("file"))
+
+    def run(
+        self, *args: object, command: tuple[object, ...] = PUBLISH
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `python ingest/publish.py`, whatever comes of it."""
+        return subprocess.run(
+            [*map(str, command), "--to", self.url, "--ducklake", self.catalog, *map(str, args)],
+            cwd=self.box.database.parent,
+            env=environment(self.box.database, **self.box.variables, **self.variables),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def publish(self, *args: object) -> dict[str, str]:
+        """Publish, which must succeed; return what it says of each mart."""
+        result = self.run(*args)
+        assert result.returncode == 0, result.stderr
+        *lines, last = result.stdout.splitlines()
+        assert last.removesuffix(", as before") == f"snapshot {self.snapshots()}"
+        return dict(line.split(": ", 1) for line in lines)
+
+    @contextmanager
+    def reader(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A session that has the lake attached, as docs/operations.md shows."""
+        variables = self.box.variables | self.variables
+        with duckdb.connect() as session, patch.dict("os.environ", variables):
+            load_extension(session, "ducklake")
+            options = "read_only"
+            if self.variables:
+                load_extension(session, "postgres_scanner")
+                session.register_filesystem(self.store)
+                load_extension(session, "httpfs")
+                options += ", metadata_schema 'ducklake'"
+            session.execute(f"attach 'ducklake:{self.catalog}' as lake ({options})")
+            yield session
+
+    def read(self, mart: str, at: int | None = None) -> list[tuple]:
+        """The rows that a reader has, now or at a snapshot."""
+        with self.reader() as session:
+            when = f" at (version => {at})" if at else ""
+            rows = session.sql(f"from lake.{mart}{when}").to_arrow_table().to_pylist()
+        return sorted((tuple(row.values()) for row in rows), key=repr)
+
+    def snapshots(self) -> int:
+        """The number of the newest snapshot."""
+        with self.reader() as session:
+            [(number,)] = session.execute(
+                "select max(snapshot_id) from ducklake_snapshots('lake')"
+            ).fetchall()
+        return number
+
+    def files(self, mart: str) -> set[str]:
+        """The Parquet files of a mart, whether they count or not, by folder and name."""
+        found = self.store.find(f"{self.url}/main/{mart}")
+        return {"/".join(path.rsplit("/", 2)[1:]) for path in found}
+
+
+@pytest.fixture
+def lake(box: Box, request: pytest.FixtureRequest) -> Lake:
+    """Return a lake for a warehouse, with nothing in it."""
+    folder = box.database.parent
+    if not isinstance(box, PostgresBox):
+        return Lake(box, str(folder / "it's a lake"), str(folder / "catalog.ducklake"))
+    server: S3Server = request.getfixturevalue("s3")
+    url = f"s3://open/{uuid4().hex[:8]}/lake"
+    return Lake(box, url, "postgres:", server.variables(), s3_store(server))
+
+
+@on_each_database
+def test_values_and_types(lake: Lake) -> None:
+    """Each value comes out as it is in the warehouse, and in the same type."""
+    texts = " union all ".join(
+        f"select {number}, null, null, cast(null as numeric(12, 2)), null, null, null, null,"
+        f" '{text.replace(chr(39), chr(39) * 2)}'"
+        for number, text in enumerate(TEXTS, 5)
+    )
+    lake.box.execute(
+        "create schema marts",
+        f"create table marts.dim_oddities as {ROWS} union all {texts}",
+        "create table marts.fct_nothing as select *, day as flight_month"
+        f" from ({ROWS}) as found where id < 0",
+    )
+    assert lake.publish() == {
+        "dim_oddities": f"{4 + len(TEXTS)} rows, published",
+        "fct_nothing": "0 rows, published",
+    }
+    with duckdb.connect() as other, lake.reader() as session:
+        expected, found = other.sql(ROWS), session.sql("from lake.dim_oddities")
+        assert (found.columns, found.types) == (expected.columns, expected.types)
+        rows = [tuple(row.values()) for row in expected.to_arrow_table().to_pylist()]
+    rows += [(number, *[None] * 7, text) for number, text in enumerate(TEXTS, 5)]
+    # As text, since NaN is not equal to itself.
+    assert list(map(repr, lake.read("dim_oddities"))) == sorted(map(repr, rows))
+    assert lake.read("fct_nothing") == []
+    # Nothing that is in it differs from itself, NaN included.
+    assert lake.publish()["dim_oddities"].endswith("unchanged")
+
+
+@on_each_database
+def test_only_months_that_were_built_are_written(lake: Lake, facts: Box) -> None:
+    """What nobody built since stays in its file; a run without anything new is no snapshot."""
+    lake.publish()
+    first, before = lake.snapshots(), lake.read("fct_flights")
+    lay_there = lake.files("fct_flights")
+    assert {path.split("/")[0] for path in lay_there} == {f"flight_month={m}" for m in MONTHS}
+    assert lake.publish()["fct_flights"] == "5 rows, unchanged"
+    assert (lake.snapshots(), lake.files("fct_flights")) == (first, lay_there)
+    # A change that no build made is not looked for; that of the same month by a build is.
+    facts.execute("update marts.fct_flights set flight_number = -flight_number")
+    built(facts, "2013-01-01", 2, "tested")
+    built(facts, "2013-02-01", 2)
+    assert lake.publish()["fct_flights"] == "5 rows, published"
+    changed = [(-number if month.month == 2 else number, month) for number, month in before]
+    assert lake.read("fct_flights") == sorted(changed, key=repr)
+    [new] = lake.files("fct_flights") - lay_there
+    assert new.startswith("flight_month=2013-02-01/")
+    # A month that lost its flights goes, and everything is written where it is asked for.
+    facts.execute("delete from marts.fct_flights where flight_month = '2013-02-01'")
+    built(facts, "2013-02-01", 3)
+    lake.publish()
+    assert [row for row in lake.read("fct_flights") if row[1].month == 2] == []
+    lake.publish("--full-refresh")
+    kept = [(-number, month) for number, month in before if month.month != 2]
+    assert lake.read("fct_flights") == sorted(kept, key=repr)
+    # Time travel: what the first run published is still there.
+    assert lake.read("fct_flights", at=first) == before
+
+
+def test_a_mart_without_months_is_compared(lake: Lake, facts: Box) -> None:
+    """It is written where a row differs, appears twice or left."""
+    lake.publish()
+    for change in (
+        "insert into marts.dim_airlines values ('UA')",
+        "update marts.dim_airlines set carrier_code = null",
+        "delete from marts.dim_airlines",
+    ):
+        facts.execute(change)
+        assert lake.publish()["dim_airlines"].endswith("published")
+        assert lake.publish()["dim_airlines"].endswith("unchanged")
+        assert lake.read("dim_airlines") == facts.query("select * from marts.dim_airlines")
+
+
+def test_a_new_column_writes_everything(lake: Lake, facts: Box) -> None:
+    """Old snapshots keep the old columns."""
+    lake.publish()
+    first = lake.snapshots()
+    facts.execute("alter table marts.fct_flights add column carrier_code text")
+    assert lake.publish()["fct_flights"] == "5 rows, published"
+    assert {len(row) for row in lake.read("fct_flights")} == {3}
+    assert {len(row) for row in lake.read("fct_flights", at=first)} == {2}
+    assert lake.publish()["fct_flights"] == "5 rows, unchanged"
+
+
+# The real command, killed before or after the n-th call of one of its functions.
+KILLED = (
+    "import os, signal, sys; sys.path[0] = {project!r}; from ingest import ducklake, publish\n"
+    "left = [{number}]; step = ducklake.{step}\n"
+    "def last(*args, **options):\n"
+    "    left[0] -= 1\n"
+    "    if {after}: done = step(*args, **options)\n"
+    "    if not left[0]: os.kill(os.getpid(), signal.SIGKILL)\n"
+    "    return done if {after} else step(*args, **options)\n"
+    "ducklake.{step} = last; publish.main()"
+)
+MOMENTS = [
+    ("write", 1, False),
+    ("write", 1, True),
+    ("write", 2, True),
+    ("newest_snapshot", 2, True),
+]
+
+
+@on_each_database
+def test_killed_at_any_step(lake: Lake, facts: Box) -> None:
+    """Readers have all marts of one snapshot, the old or the new; the next run does the rest."""
+    lake.publish()
+    marts = ("dim_airlines", "fct_flights")
+    for run, (step, number, after) in enumerate(MOMENTS, 2):
+        old = [lake.read(mart) for mart in marts]
+        facts.execute(
+            f"update marts.dim_airlines set carrier_code = 'U{run}'",
+            "update marts.fct_flights set flight_number = flight_number + 100",
+        )
+        for month in MONTHS:
+            built(facts, month, run)
+        code = KILLED.format(project=str(PROJECT), step=step, number=number, after=after)
+        result = lake.run(command=(sys.executable, "-c", code))
+        assert result.returncode == -signal.SIGKILL, result.stderr
+        seen = [lake.read(mart) for mart in marts]
+        lake.publish()
+        new = [lake.read(mart) for mart in marts]
+        assert [one == other for one, other in zip(old, new, strict=True)] == [False, False]
+        # The second look at the snapshots comes after the commit.
+        assert seen == (new if step == "newest_snapshot" else old)
+
+
+@on_each_database
+def test_two_at_once(lake: Lake, facts: Box) -> None:
+    """One of them says so, and changes nothing."""
+    lake.publish()
+    for month in MONTHS:
+        built(facts, month, 2)
+    code = (
+        f"import subprocess, sys; sys.path[0] = {str(PROJECT)!r}\n"
+        "from ingest import ducklake, publish\n"
+        "write = ducklake.write\n"
+        "def slow(*args, **options):\n"
+        "    ducklake.write = write\n"
+        "    written = write(*args, **options)\n"
+        f"    done = subprocess.run([*{list(map(str, PUBLISH))}, *sys.argv[1:]])\n"
+        "    print('the other:', done.returncode, file=sys.stderr)\n"
+        "    return written\n"
+        "ducklake.write = slow; publish.main()"
+    )
+    result = lake.run(command=(sys.executable, "-c", code))
+    print(result.stdout, result.stderr)
+    assert "Traceback" not in result.stderr
+    if isinstance(lake.box, PostgresBox):
+        assert (result.returncode, "the other: 0" in result.stderr) == (1, True)
+        assert "another run published to postgres: meanwhile" in result.stderr
+    else:
+        # DuckDB's file has one writer, and so has the catalog.
+        assert (result.returncode, "the other: 1" in result.stderr) == (0, True)
+    assert lake.publish()["fct_flights"] == "5 rows, unchanged"
+
+
+def test_built_marts(built: Path, tmp_path: Path) -> None:
+    """The project's own marts, row by row; they are read only."""
+    box = Box(tmp_path, built)
+    lake = Lake(box, str(tmp_path / "lake"), str(tmp_path / "catalog.ducklake"))
+    said = lake.publish()
+    assert said["fct_flights"] == "336,776 rows, published"
+    with lake.reader() as session:
+        session.execute(f"attach '{built}' as warehouse (read_only)")
+        session.execute("use warehouse")
+        for mart in said:
+            [(differ,)] = session.execute(
+                f"select count(*) from ((from marts.{mart}) except all (from lake.{mart}))"
+            ).fetchall()
+            [(rows,)] = session.execute(f"select count(*) from marts.{mart}").fetchall()
+            assert (differ, f"{rows:,} rows, published") == (0, said[mart]), mart
+
+
+def test_statements_of_the_operators_guide(facts: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of docs/operations.md run as they stand; what expired is gone, what counts stays."""
+    guide = (PROJECT / "docs" / "operations.md").read_text()
+    section = guide.split("### In a DuckLake")[1].split("\n## ")[0]
+    blocks = re.findall(r"```\n(.*?)```", section, re.DOTALL)
+    monkeypatch.chdir(facts.database.parent)
+    lake = Lake(facts, "published", "catalog.ducklake")
+    assert f"--to {lake.url} --ducklake {lake.catalog}" in blocks[0]
+    lake.publish()
+    built(facts, MONTHS[0], 2)
+    lake.publish()
+    with duckdb.connect() as session:
+        load_extension(session, "ducklake")
+        session.execute(blocks[1])
+        assert session.fetchall() == [(5,)]
+        before = lake.files("fct_flights")
+        session.execute(blocks[2].replace("30 days", "0 days"))
+        assert session.execute("select count(*) from lake.fct_flights").fetchall() == [(5,)]
+    assert len(before) == 4
+    assert len(lake.files("fct_flights")) == 3
+
+
+def test_bad_use(lake: Lake, facts: Box) -> None:
+    """Each wrong use has one plain line and the right code."""
+    (facts.database.parent / "text").write_text("no catalog")
+    for args, code, said in (
+        (("--glue-database", "x"), 2, "Athena reads no DuckLake"),
+        (("--to", "nowhere://x"), 1, "expected a folder, or an address"),
+        (("--target", "spark"), 1, "are tables of Spark"),
+        (("--ducklake", "text"), 1, "what was not said to be published"),
+        (("--ducklake", "postgres:host=127.0.0.1 port=1"), 1, "what was not said to be published"),
+        (("--to", "/proc/marts"), 1, "what was not said to be published"),
+    ):
+        result = lake.run(*args)
+        assert result.returncode == code, (args, result.stderr)
+        assert said in result.stderr
+        assert "Traceback" not in result.stderr
+        assert not Path(lake.catalog).exists()
+    lake.publish()
+    # A catalog knows where its files are.
+    result = lake.run("--to", facts.database.parent / "elsewhere")
+    assert result.returncode == 1
+    assert 'elsewhere/" does not match existing data path' in result.stderr
+    assert "Traceback" not in result.stderr
