@@ -40,10 +40,12 @@ test-spark: $(VENV)/.spark ## Set up with Spark as well, run the tests that need
 	$(BIN)/python -m pytest -m spark $(ARGS)
 
 # The linter compiles the models and needs no data: a database in memory spares the real one.
-lint: $(VENV)/.test ## Check the style of Python and SQL, and the template for AWS
+lint: $(VENV)/.test $(VENV)/.checkov ## Check the style of Python and SQL, and the template for AWS
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/cfn-lint deploy/aws/template.yaml
+	$(VENV)/checkov/bin/checkov --file deploy/aws/template.yaml --framework cloudformation \
+		--skip-download --quiet --compact
 	ONTIME_DUCKDB_PATH=:memory: $(BIN)/sqlfluff lint
 
 docs: $(WAREHOUSE).built ## Make the documentation site and serve it on this machine
@@ -81,6 +83,13 @@ $(VENV)/.spark: $(VENV)/.test requirements-spark.lock
 	@echo "Adding Spark from requirements-spark.lock: 0.7 GB, some minutes"
 	$(call add_packages,requirements-spark.lock)
 
+# It pins what it needs to versions of its own, which fit no others.
+$(VENV)/.checkov: $(VENV)/.runtime requirements-checkov.lock
+	@echo "Adding checkov from requirements-checkov.lock: 0.3 GB"
+	@$(PYTHON) -m venv --clear $(VENV)/checkov
+	@$(subst $(BIN),$(VENV)/checkov/bin,$(PIP_INSTALL)) -r requirements-checkov.lock
+	@touch $@
+
 # A PYTHON that the caller names, other than the one that .venv was made with, makes it anew.
 ifneq ($(origin PYTHON),file)
 ifneq ($(PYTHON),$(file <$(VENV)/.python))
@@ -100,13 +109,14 @@ endef
 # The test lock comes first and bounds the others, so that all hold the same versions. The client of
 # Spark Connect needs pandas, which the configuration leaves out.
 UV_COMPILE = $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 \
-	--generate-hashes --no-annotate --custom-compile-command "make lock" pyproject.toml
+	--generate-hashes --no-annotate --custom-compile-command "make lock"
 
 lock: ## Write the lock files anew from pyproject.toml, with the newest versions it allows (needs uv)
-	$(UV_COMPILE) --extra aws --extra ducklake --extra test --extra lint --output-file requirements-test.lock
-	$(UV_COMPILE) --constraint requirements-test.lock --output-file requirements.lock
-	$(UV_COMPILE) --no-config --extra spark --constraint requirements-test.lock \
+	$(UV_COMPILE) pyproject.toml --extra aws --extra ducklake --extra test --extra lint --output-file requirements-test.lock
+	$(UV_COMPILE) pyproject.toml --constraint requirements-test.lock --output-file requirements.lock
+	$(UV_COMPILE) pyproject.toml --no-config --extra spark --constraint requirements-test.lock \
 		--output-file requirements-spark.lock
+	$(UV_COMPILE) --group checkov --output-file requirements-checkov.lock
 
 clean: ## Remove what can be made again; landing/ and warehouse/ stay
 	rm -rf $(VENV) target logs *.egg-info .hypothesis .pytest_cache .ruff_cache
