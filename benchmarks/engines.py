@@ -9,7 +9,6 @@ months: the environment needs the extras `test` and, for Spark, `spark`. Writes 
 its tables in README.md.
 """
 
-import json
 import shutil
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from pathlib import Path
 
 import click
 import psutil
-from measure import PROJECT, FailedError, machine, write_results
+from measure import PROJECT, FailedError, machine, write_json, write_results
 from months import (
     ADD,
     FILL,
@@ -339,11 +338,8 @@ def main(
         "installed_bytes": sizes_installed(),
         "courses": courses,
     }
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "engines.json").write_text(json.dumps(results, indent=1) + "\n")
-    text = markdown(results)
-    write_results(text, "engines", out)
-    click.echo(text)
+    write_json(results, "engines", out)
+    write_results(markdown(results), "engines", out)
 
 
 def chosen(text: str) -> list[str]:

@@ -1,5 +1,6 @@
 """What the benchmarks share: a command measured as a whole process, and what it ran on."""
 
+import json
 import os
 import platform
 import re
@@ -122,8 +123,14 @@ def integers(_context: object, _parameter: object, text: str) -> list[int]:
     return sorted(map(int, text.split(",")))
 
 
+def write_json(results: dict, name: str, out: Path) -> None:
+    """Write every single figure to a JSON file in the folder `out`, which is made."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
+
+
 def write_results(text: str, marker: str, out: Path) -> None:
-    """Put a text between the two comments of this marker, in a README.md in the folder `out`.
+    """Show a text, and put it between this marker's comments in a README.md in the folder `out`.
 
     The rest of it is this folder's own README.md, or what an earlier benchmark wrote there.
     """
@@ -131,3 +138,4 @@ def write_results(text: str, marker: str, out: Path) -> None:
     readme = (written if written.exists() else BENCHMARKS / "README.md").read_text()
     marks = re.compile(rf"(?<=<!-- {marker} -->\n).*(?=<!-- end of {marker} -->)", re.DOTALL)
     written.write_text(marks.sub(lambda _: f"\n{text}\n\n", readme))
+    click.echo(text)

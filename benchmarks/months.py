@@ -33,6 +33,7 @@ from measure import (
     last_error,
     machine,
     measure,
+    write_json,
     write_results,
 )
 from report import MIB, setting, table
@@ -374,11 +375,8 @@ def main(months: list[int], flights: int, seed: int, work: Path | None, out: Pat
         "seed": seed,
         "courses": courses,
     }
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "months.json").write_text(json.dumps(results, indent=1) + "\n")
-    text = markdown(results)
-    write_results(text, "months", out)
-    click.echo(text)
+    write_json(results, "months", out)
+    write_results(markdown(results), "months", out)
 
 
 if __name__ == "__main__":

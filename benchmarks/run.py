@@ -34,6 +34,7 @@ from measure import (
     last_error,
     machine,
     measure,
+    write_json,
     write_results,
 )
 from report import LIMIT, LOADER, markdown
@@ -375,15 +376,12 @@ def main(
             "unchanged": measure_unchanged(source, files, runs, work) if files else {},
             "failures": entry.failures,
         }
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+        write_json(results, "results", out)
         if plot:
             script = BENCHMARKS / "plot.py"
             picture = [set_up(script, work), script, out / "results.json", out / "growth.svg"]
             subprocess.run(picture, check=True)
-    text = markdown(results, with_plot=plot)
-    write_results(text, "results", out)
-    click.echo(text)
+    write_results(markdown(results, with_plot=plot), "results", out)
 
 
 if __name__ == "__main__":
