@@ -21,6 +21,7 @@ import click
 
 PROJECT = Path(__file__).resolve().parents[2]
 JAVA_VERSION = 17
+LOOPBACK = "127.0.0.1"
 # Starting takes about ten seconds; a busy machine may need several times that.
 PATIENCE = 120
 
@@ -45,6 +46,14 @@ in_folder = click.option(
 @main.command()
 @in_folder
 @click.option("--port", default=15002, show_default=True, help="Of Spark Connect; 0: a free one.")
+@click.option(
+    "--master",
+    envvar="SPARK_MASTER",
+    metavar="URL",
+    help="Of a cluster that runs already, such as spark://host:7077, yarn or local[4]: a Connect"
+    " server alone is started, as its driver.  [default: a cluster of one's own; environment:"
+    " SPARK_MASTER]",
+)
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(min=1))
 @click.option(
     "--cores", default=1, show_default=True, type=click.IntRange(min=1), help="Of each worker."
@@ -52,7 +61,13 @@ in_folder = click.option(
 @click.option("--memory", default="1g", show_default=True, help="Of each worker, and the driver.")
 @click.option("--conf", "confs", multiple=True, help="Setting of Spark's, as of spark-submit.")
 def start(
-    folder: Path, port: int, workers: int, cores: int, memory: str, confs: tuple[str, ...]
+    folder: Path,
+    port: int,
+    master: str | None,
+    workers: int,
+    cores: int,
+    memory: str,
+    confs: tuple[str, ...],
 ) -> None:
     """Start the cluster; the last line printed is its address."""
     check_java()
@@ -60,10 +75,15 @@ def start(
     folder = folder.resolve()
     if running(folder):
         raise ClusterError(f"a cluster runs in {folder}: stop it first")
-    port, master_port = port or free_port(), free_port()
+    port = port or free_port()
     refuse_taken_port(port)
     (folder / "logs").mkdir(parents=True, exist_ok=True)
-    master, remote = f"spark://127.0.0.1:{master_port}", f"sc://127.0.0.1:{port}"
+    remote = f"sc://{LOOPBACK}:{port}"
+    own = settings(folder, port, memory)
+    variables = environment(folder)
+    if not master:
+        own |= {"spark.driver.host": LOOPBACK, "spark.driver.bindAddress": LOOPBACK}
+        variables["SPARK_LOCAL_IP"] = LOOPBACK
     processes: dict[str, int] = {}
 
     def launch(name: str, *command: str, port: int | None = None) -> None:
@@ -72,7 +92,7 @@ def start(
             process = subprocess.Popen(
                 [str(spark / "bin" / command[0]), *command[1:]],
                 cwd=PROJECT,
-                env=environment(folder),
+                env=variables,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -86,17 +106,22 @@ def start(
         if port:
             wait_for(process, port, log)
 
-    address = ("--host", "127.0.0.1", "--webui-port", "0")
-    try:
+    def launch_cluster() -> str:
+        address, master_port = ("--host", LOOPBACK, "--webui-port", "0"), free_port()
+        url = f"spark://{LOOPBACK}:{master_port}"
         launch("master", "spark-class", "org.apache.spark.deploy.master.Master", *address,
                "--port", str(master_port), port=master_port)  # fmt: skip
         for number in range(1, workers + 1):
             launch(f"worker-{number}", "spark-class", "org.apache.spark.deploy.worker.Worker",
                    *address, "--cores", str(cores), "--memory", memory,
-                   "--work-dir", str(folder / "work"), master)  # fmt: skip
-        own = [f"{name}={value}" for name, value in settings(folder, port, memory).items()]
-        launch("connect", "spark-submit", "--master", master, "--driver-memory", memory,
-               *(f"--conf={conf}" for conf in (*own, *confs)),
+                   "--work-dir", str(folder / "work"), url)  # fmt: skip
+        return url
+
+    try:
+        launch("connect", "spark-submit", "--master", master or launch_cluster(),
+               "--driver-memory", memory,
+               *(f"--conf={name}={value}" for name, value in own.items()),
+               *(f"--conf={conf}" for conf in confs),
                "--class", "org.apache.spark.sql.connect.service.SparkConnectServer",
                "spark-internal", port=port)  # fmt: skip
         for name in processes.keys() - running(folder).keys():
@@ -131,13 +156,11 @@ def status(folder: Path) -> None:
 def settings(folder: Path, port: int, memory: str) -> dict[str, str]:
     """Return the configuration of the Connect server, which is the driver of all sessions."""
     return {
-        "spark.connect.grpc.binding.address": "127.0.0.1",
+        "spark.connect.grpc.binding.address": LOOPBACK,
         "spark.connect.grpc.binding.port": str(port),
         # A killed command must not go on writing while the next one builds.
         "spark.connect.execute.manager.detachedTimeout": "30s",
         "spark.connect.execute.manager.maintenanceInterval": "1s",
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
         "spark.executor.memory": memory,
         "spark.local.dir": str(folder / "local"),
         "spark.ui.enabled": "false",
@@ -157,9 +180,9 @@ def settings(folder: Path, port: int, memory: str) -> dict[str, str]:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Return the environment of the processes: loopback, and no setting of another Spark."""
+    """Return the environment of the processes, without the settings of another Spark."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("SPARK_")}
-    return own | {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_LOG_DIR": str(folder / "logs")}
+    return own | {"SPARK_LOG_DIR": str(folder / "logs")}
 
 
 def spark_home() -> Path:
@@ -188,14 +211,14 @@ def check_java() -> None:
 def free_port() -> int:
     """Return a port on which nothing listens."""
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+        free.bind((LOOPBACK, 0))
         return free.getsockname()[1]
 
 
 def is_open(port: int) -> bool:
     """Tell whether something listens on a port."""
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((LOOPBACK, port)) == 0
 
 
 def refuse_taken_port(port: int) -> None:

@@ -160,9 +160,9 @@ class PostgresServer:
 class SparkCluster:
     """A Spark cluster with a Connect server, in a folder of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *args: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ontime-spark-"))
-        done = self.run("start", "--port", "0")
+        done = self.run("start", "--port", "0", *args)
         assert done.returncode == 0, done.stderr
         self.remote = done.stdout.strip()
 

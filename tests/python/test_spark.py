@@ -66,6 +66,19 @@ def test_cluster_that_runs(spark: SparkCluster, tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.spark
+def test_a_server_for_a_cluster_that_runs_already(tmp_path: Path) -> None:
+    """It answers, and nothing else is started. `local` is a cluster in the server itself."""
+    server = SparkCluster("--master", "local[1]")
+    try:
+        assert server.run("status").stdout.partition(":")[0] == "connect"
+        assert len(server.processes()) == 1
+        box = SparkBox(tmp_path, tmp_path / "lake", server)
+        assert box.query("select 1 + 1") == [(2,)]
+    finally:
+        server.remove()
+
+
 @pytest.fixture(scope="module")
 def two_boxes(
     spark: SparkCluster, tmp_path_factory: pytest.TempPathFactory
