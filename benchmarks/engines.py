@@ -11,11 +11,10 @@ its tables in README.md.
 
 import shutil
 import sys
-import tempfile
 import threading
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -35,6 +34,7 @@ from months import (
     of_months,
     put_inputs,
     seconds,
+    workplace,
 )
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -183,31 +183,36 @@ def installed_bytes(extra: str) -> int:
 
 
 def packages(wanted: Requirement) -> set[str]:
-    """Return the names of all packages that one needs, from what those that are installed say."""
+    """Return the names of all packages that this project needs, with the extras of a requirement.
+
+    What its settings leave out of the locks is left out, but for Spark, which needs it.
+    """
+    settings = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+    extras = settings["project"]["optional-dependencies"]
+    left_out = (
+        settings["tool"]["uv"]["exclude-dependencies"] if "spark" not in wanted.extras else ()
+    )
     seen: set[tuple[str, frozenset[str]]] = set()
     waiting = [wanted]
     while waiting:
         requirement = waiting.pop()
         asked = (canonicalize_name(requirement.name), frozenset(requirement.extras))
-        if asked not in seen:
-            seen.add(asked)
+        if asked in seen or requirement.name in left_out:
+            continue
+        seen.add(asked)
+        if requirement.name == wanted.name:
+            waiting += map(Requirement, settings["project"]["dependencies"])
+            waiting += (Requirement(text) for extra in requirement.extras for text in extras[extra])
+        else:
             waiting += needed(requirement)
     return {name for name, _ in seen} - {wanted.name}
 
 
 def needed(requirement: Requirement) -> list[Requirement]:
-    """Return what one package needs itself, on this machine."""
-    if requirement.name == "ontime":
-        project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
-        extras = project["optional-dependencies"]
-        texts = project["dependencies"] + [
-            text for extra in requirement.extras for text in extras[extra]
-        ]
-    else:
-        texts = metadata.requires(requirement.name) or []
+    """Return what one package needs itself, on this machine, as its own record says."""
     return [
         each
-        for each in map(Requirement, texts)
+        for each in map(Requirement, metadata.requires(requirement.name) or [])
         if not each.marker
         or any(each.marker.evaluate({"extra": extra}) for extra in {"", *requirement.extras})
     ]
@@ -224,6 +229,9 @@ def markdown(results: dict) -> str:
             costs(same),
         ]
     parts += ["### Growth", growth(courses), "### Installed", installed(results["installed_bytes"])]
+    if results["failures"]:
+        failed = [(NAMES[each["engine"]], each["why"]) for each in results["failures"]]
+        parts += ["### Failed", table(("engine", "why"), failed)]
     return "\n\n".join(parts)
 
 
@@ -314,9 +322,16 @@ def main(
     months: list[int], flights: int, seed: int, engines: list[str], work: Path | None, out: Path
 ) -> None:
     """Run the command. The text of `--help` is the module's."""
-    courses = []
-    with nullcontext(work) if work else tempfile.TemporaryDirectory() as folder:
-        work = Path(folder).resolve()
+    results = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine(),
+        "flights": flights,
+        "seed": seed,
+        "installed_bytes": sizes_installed(),
+        "courses": [],
+        "failures": [],
+    }
+    with workplace(work) as work:
         inputs = put_inputs(work, months, flights, seed)
         # Side by side in time: what they are compared in are the same minutes.
         for number in months:
@@ -326,20 +341,15 @@ def main(
                 try:
                     with SITES[engine](warehouse) as site:
                         course = EngineCourse(engine, site, warehouse, number, inputs)
-                        courses.append(course.run())
+                        results["courses"].append(course.run())
+                    shutil.rmtree(warehouse)
                 except FailedError as error:
-                    raise click.ClickException(f"{engine}: {error}; see {warehouse}") from error
-                shutil.rmtree(warehouse)
-    results = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine(),
-        "flights": flights,
-        "seed": seed,
-        "installed_bytes": sizes_installed(),
-        "courses": courses,
-    }
-    write_json(results, "engines", out)
-    write_results(markdown(results), "engines", out)
+                    click.echo(f"Error: {error}", err=True)
+                    results["failures"].append({"engine": engine, "why": str(error)})
+        write_json(results, "engines", out)
+        write_results(markdown(results), "engines", out)
+        if results["failures"]:
+            raise click.ClickException(f"not all could be measured: see the folders in {work}")
 
 
 def chosen(text: str) -> list[str]:

@@ -15,8 +15,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import reduce
@@ -350,12 +350,29 @@ def of_months(months: str, *, flights: int, results: str) -> Callable[[Callable]
     return lambda command: reduce(lambda done, option: option(done), reversed(options), command)
 
 
+@contextmanager
+def workplace(work: Path | None) -> Iterator[Path]:
+    """Return where months and warehouses go: a folder that stays, or a temporary one.
+
+    What failed can be looked at: then the temporary one stays, too.
+    """
+    folder = work or Path(tempfile.mkdtemp(prefix="ontime-benchmark-"))
+    stays = bool(work)
+    try:
+        yield folder.resolve()
+    except click.ClickException:
+        stays = True
+        raise
+    finally:
+        if not stays:
+            shutil.rmtree(folder)
+
+
 @click.command(help=__doc__)
 @of_months("1,12,60", flights=500_000, results="months.json")
 def main(months: list[int], flights: int, seed: int, work: Path | None, out: Path) -> None:
     """Run the command. The text of `--help` is the module's."""
-    with nullcontext(work) if work else tempfile.TemporaryDirectory() as folder:
-        work = Path(folder).resolve()
+    with workplace(work) as work:
         inputs = put_inputs(work, months, flights, seed)
         courses = []
         for number in months:

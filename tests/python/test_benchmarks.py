@@ -14,7 +14,9 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+import click
 import pytest
+from click.testing import CliRunner
 from packaging.requirements import Requirement
 
 from benchmarks.prezip import oklahoma, put_month, templates
@@ -193,6 +195,55 @@ def test_engines_are_compared_with_the_first(engines: ModuleType) -> None:
     assert tables["All"][3] == ["Spark", "83.0", "42.0", "42.0", "41.0", "0.40"]
 
 
+def test_what_failed_can_be_looked_at(
+    engines: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A temporary folder stays where something failed, and no other; one that was named stays."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with engines.workplace(None) as folder:
+        (folder / "months").mkdir()
+    assert not folder.exists()
+    with pytest.raises(KeyboardInterrupt), engines.workplace(None) as folder:
+        raise KeyboardInterrupt
+    assert not folder.exists()
+    with pytest.raises(click.ClickException), engines.workplace(None) as folder:
+        raise click.ClickException("failed")
+    assert folder.exists()
+    with engines.workplace(folder) as same:
+        assert same == folder
+    assert folder.exists()
+
+
+def test_one_engine_fails(
+    engines: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the others took is written all the same, and the exit code is 1."""
+
+    class Given(engines.EngineCourse):
+        def run(self) -> dict:
+            if self.engine == "postgres":
+                raise engines.FailedError("1 months, fill, build: PASS=1 ERROR=1")
+            step = {"seconds": 1, "all_peak_bytes": 1 << 20}
+            measured = [
+                {"step": "fill", "command": command} | step for command in ("load", "build")
+            ]
+            measured += [{**each, "step": "add"} for each in measured]
+            sizes = {"flights": 9, "csv_bytes": 9, "bytes": 9}
+            return {"engine": self.engine, "months": self.months, "measured": measured} | sizes
+
+    monkeypatch.setattr(engines, "EngineCourse", Given)
+    monkeypatch.setattr(engines, "put_inputs", lambda *_: engines.Inputs([], tmp_path))
+    options = ["--months=1", "--engines=duckdb,postgres", f"--out={tmp_path}", f"--work={tmp_path}"]
+    result = CliRunner().invoke(engines.main, options)
+    assert result.exit_code == 1
+    assert "1 months, fill, build: PASS=1 ERROR=1" in result.stderr
+    assert (tmp_path / "1-months-postgres").exists()
+    assert not (tmp_path / "1-months-duckdb").exists()
+    text = (tmp_path / "README.md").read_text().split("<!-- engines -->")[1]
+    assert tables_in(text)["Failed"][2] == ["PostgreSQL", "1 months, fill, build: PASS=1 ERROR=1"]
+    assert len(json.loads((tmp_path / "engines.json").read_text())["courses"]) == 1
+
+
 def test_memory_of_commands_and_servers_is_seen(engines: ModuleType) -> None:
     """That of a child, of a process that is named, and of both at once."""
 
@@ -218,4 +269,4 @@ def test_installed_packages(engines: ModuleType) -> None:
     core, aws = (engines.packages(Requirement(f"ontime[{extra}]")) for extra in ("", "aws"))
     assert {"dbt-core", "duckdb", "dlt"} < core < aws
     assert {"dbt-postgres", "s3fs", "botocore"} <= aws - core
-    assert not {"pytest", "psutil", "ruff"} & aws
+    assert not {"pytest", "psutil", "ruff", "pandas"} & aws
