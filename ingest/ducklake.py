@@ -1,9 +1,13 @@
 """The marts in a DuckLake: Parquet files, and a catalog in a database that says which count.
 
 Everything that a run changes is one transaction and one snapshot of the lake. Like raw loads, it is
-seen by others whole or not at all. The table `published_months` says of what build each month is.
+seen by others whole or not at all. The one row of the table `publication` says of which marts the
+lake was made, and of what builds their months are.
 """
 
+import json
+import re
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,86 +15,207 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
 from fsspec.core import url_to_fs
 
 from ingest.engine import Engine
 from ingest.errors import LoadError
 from ingest.marts import MONTH, Mart, marts
+from ingest.profile import read_target
 
 LAKE = "lake"
-RECORD = "published_months"
-OF_POSTGRES = "postgres:"
-# In a database that holds other tables, too, the catalog has a schema of its own.
+RECORD = "publication"
+# The catalog in the warehouse's database; it has a schema of its own there.
+POSTGRES = "postgres:"
 SCHEMA = "ducklake"
 MEMORY_LIMIT = "1GB"
+# Of each file that is written to a bucket, DuckDB holds one ten thousandth of this in memory.
+LARGEST_FILE = "50GB"
 
 
-def publish(engine: Engine, catalog: str, url: str, *, full_refresh: bool) -> list[str]:
+def publish(
+    engine: Engine, target: str | None, catalog: str, url: str, *, full_refresh: bool
+) -> list[str]:
     """Bring the marts of a warehouse into a lake; return a line about each, and the snapshot's.
 
-    `catalog` is what DuckLake calls it: a file, or `postgres:` with what libpq shall know beyond
-    its variables. `url` is where the files are. Raises LoadError, also where another run published
-    at the same time.
+    `catalog` is a file's path or `postgres:`, `url` a folder or one in a bucket: the lake's files
+    are in a folder of their own below it. Raises LoadError, also where another run published
+    meanwhile: then nothing is changed.
     """
-    with open_lake(catalog, url) as lake, engine.transaction():
-        before = newest_snapshot(lake)
-        lake.begin()
-        lake.execute(
-            f"create table if not exists {LAKE}.{RECORD}"
-            " (mart varchar, flight_month varchar, built varchar)"
-        )
-        said = []
-        for mart in marts(engine):
-            is_new = write(mart, engine, lake, full_refresh=full_refresh)
-            [(rows,)] = lake.execute(f"select count(*) from {LAKE}.{mart.name}").fetchall()
-            said.append(f"{mart.name}: {rows:,} rows, {'published' if is_new else 'unchanged'}")
-        try:
-            lake.commit()
-        except duckdb.TransactionException as error:
-            raise LoadError(
-                f"another run published to {catalog} meanwhile: its snapshot stays; run this"
-                f" again, one at a time ({str(error).splitlines()[0]})"
-            ) from None
-        after = newest_snapshot(lake)
-        return [*said, f"snapshot {after}" + (", as before" if after == before else "")]
+    try:
+        with open_lake(target, catalog, url) as lake, engine.transaction():
+            lake.begin()
+            said = bring(engine, lake, full_refresh=full_refresh)
+            commit(lake)
+            [(snapshot,)] = lake.execute(
+                f"select max(snapshot_id) from ducklake_snapshots('{LAKE}')"
+            ).fetchall()
+            return [*said, f"the newest snapshot is {snapshot}"]
+    except duckdb.Error as error:
+        if not is_conflict(error):
+            raise
+        raise LoadError(
+            "another run published to this lake meanwhile: its snapshot stays; run this again, one"
+            " at a time"
+        ) from None
+
+
+def bring(engine: Engine, lake: duckdb.DuckDBPyConnection, *, full_refresh: bool) -> list[str]:
+    """Bring all marts into the transaction that is open; return a line about each."""
+    lake.execute(f"create table if not exists {LAKE}.{RECORD} (marts varchar)")
+    record = lake.execute(f"select marts from {LAKE}.{RECORD}").fetchall()
+    old = json.loads(record[0][0]) if record else {}
+    found = marts(engine)
+    new = {mart.name: mart.months for mart in found}
+    said = []
+    changed = old != new
+    for mart in found:
+        is_new = write(mart, old.get(mart.name, {}), engine, lake, full_refresh=full_refresh)
+        [(rows,)] = lake.execute(f"select count(*) from {LAKE}.{mart.name}").fetchall()
+        said.append(f"{mart.name}: {rows:,} rows, {'published' if is_new else 'unchanged'}")
+        changed |= is_new
+    for name in sorted(old.keys() - new.keys()):
+        lake.execute(f"drop table {LAKE}.{name}")
+        said.append(f"{name}: no mart any more, removed")
+    if changed:
+        # Two runs at once both take this row out, whatever else they change: one of them fails.
+        lake.execute(f"delete from {LAKE}.{RECORD}")
+        lake.execute(f"insert into {LAKE}.{RECORD} values (?)", [json.dumps(new)])
+    return said
+
+
+def commit(lake: duckdb.DuckDBPyConnection) -> None:
+    """Make the snapshot. Raises LoadError where it is not known whether it was made."""
+    try:
+        lake.commit()
+    except duckdb.Error as error:
+        if is_conflict(error):
+            raise
+        raise LoadError(
+            f"{' '.join(str(error).split())}: it is not known whether the snapshot was made: run"
+            " this again"
+        ) from error
+
+
+def is_conflict(error: Exception) -> bool:
+    """Tell whether an error says that another run changed the lake meanwhile."""
+    return bool(re.search("conflict|duplicate key", str(error), re.IGNORECASE))
 
 
 @contextmanager
-def open_lake(catalog: str, url: str) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Attach a lake, which is made where there is none, as `lake`."""
-    files, folder = files_of(url)
-    if not files:
-        # A catalog keeps the folder that it was made with: one that cannot be, shall not be in it.
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    options = [f"data_path {quoted(folder)}", "data_inlining_row_limit 0"]
-    with (
-        tempfile.TemporaryDirectory(prefix="ontime-ducklake-") as spilled,
-        duckdb.connect() as lake,
-    ):
+def open_lake(target: str | None, catalog: str, url: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Attach a lake, which is made where there is none, as `lake`. Raises LoadError."""
+    folder, place = folder_of(url), place_of(catalog, target)
+    options = ["data_inlining_row_limit 0"]
+    prefix = "ontime-ducklake-"
+    with tempfile.TemporaryDirectory(prefix=prefix) as spilled, duckdb.connect() as lake:
         lake.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
         lake.execute(f"set temp_directory = {quoted(spilled)}")
+        lake.execute("set autoload_known_extensions = false")
         load_extension(lake, "ducklake")
-        if catalog.startswith(OF_POSTGRES):
+        if catalog == POSTGRES:
             load_extension(lake, "postgres_scanner")
             options.append(f"metadata_schema {quoted(SCHEMA)}")
-        if files:
-            lake.register_filesystem(files)
+        if folder.startswith("s3://"):
             load_extension(lake, "httpfs")
-        lake.execute(f"attach {quoted('ducklake:' + catalog)} as {LAKE} ({', '.join(options)})")
+            give_keys(lake)
+        may_be_there = catalog == POSTGRES or Path(catalog).exists()
+        if may_be_there and attach(lake, place, *options, "create_if_not_exists false"):
+            check_folder(lake, catalog, folder)
+        else:
+            try_writing(folder)
+            # Of its own: a lake's clean-up removes all Parquet files there that it did not write.
+            own = f"{folder}/ducklake-{secrets.token_hex(4)}/"
+            attach(lake, place, *options, f"data_path {quoted(own)}")
+            lake.execute(f"call {LAKE}.set_option('parquet_compression', 'zstd')")
         yield lake
 
 
-def files_of(url: str) -> tuple[object | None, str]:
-    """Return the file system of a store, None for this machine's own, and the folder in it."""
+def attach(lake: duckdb.DuckDBPyConnection, place: str, *options: str) -> bool:
+    """Attach a lake; return False where there is none, and none shall be made."""
     try:
-        files, path = url_to_fs(url)
-    except (ImportError, ValueError) as error:
+        lake.execute(f"attach {quoted('ducklake:' + place)} as {LAKE} ({', '.join(options)})")
+    except duckdb.InvalidInputException as error:
+        if "creating a new DuckLake is explicitly disabled" in str(error):
+            return False
+        raise
+    return True
+
+
+def folder_of(url: str) -> str:
+    """Return the address of a folder, whole and without a slash at its end."""
+    if re.match(r"s3://[^/]", url):
+        return url.rstrip("/")
+    if not url or "://" in url:
+        raise LoadError(f"{url!r}: expected a folder, or one in a bucket such as s3://bucket/lake")
+    return str(Path(url).resolve())
+
+
+def place_of(catalog: str, target: str | None) -> str:
+    """Return what DuckLake calls a catalog, which is a file or in the warehouse's database.
+
+    That of a warehouse in DuckDB is the one of the target `postgres`. Raises LoadError.
+    """
+    if catalog == POSTGRES:
+        settings = read_target(target)
+        if settings["type"] != "postgres":
+            settings = read_target("postgres")
+        # libpq itself finds the password, in PGPASSWORD or a file, as for the warehouse.
+        named = settings.chosen("host", "port", "user", "dbname").items()
+        escaped = ((name, re.sub(r"(['\\])", r"\\\1", value)) for name, value in named)
+        return POSTGRES + " ".join(f"{name}='{value}'" for name, value in escaped)
+    if not catalog or re.match(r"\w+:", catalog):
+        raise LoadError(f"catalog {catalog!r}: expected the path of a file, or {POSTGRES}")
+    return f"duckdb:{catalog}"
+
+
+def check_folder(lake: duckdb.DuckDBPyConnection, catalog: str, folder: str) -> None:
+    """Raise LoadError where a lake has its files elsewhere."""
+    [(found,)] = lake.execute(
+        f"select value from ducklake_options('{LAKE}') where option_name = 'data_path'"
+    ).fetchall()
+    if found.rstrip("/").rpartition("/")[0] != folder:
         raise LoadError(
-            f"{url}: {error}: expected a folder, or an address whose fsspec package is"
-            ' installed, such as by pip install -e ".[s3]" for s3://'
-        ) from error
-    return (None, f"{path}/") if "file" in files.protocol else (files, f"{url.rstrip('/')}/")
+            f"the lake of the catalog {catalog} has its files in {found}: expected the folder above"
+            " as --to, or another catalog"
+        )
+
+
+def try_writing(folder: str) -> None:
+    """Write and remove a file, before a catalog is made that names a folder for good."""
+    files, path = url_to_fs(folder)
+    if "file" in files.protocol:
+        files.makedirs(path, exist_ok=True)
+    trial = f"{path}/ducklake-trial-{secrets.token_hex(4)}"
+    files.pipe_file(trial, b"")
+    files.rm_file(trial)
+
+
+def give_keys(lake: duckdb.DuckDBPyConnection) -> None:
+    """Let DuckDB use the store and the keys that all programs for AWS find. Raises LoadError."""
+    try:
+        from botocore.session import get_session
+    except ImportError:
+        raise LoadError('s3:// needs the extra `s3`: pip install -e ".[s3]"') from None
+    session = get_session()
+    found = session.get_credentials()
+    if not found:
+        raise LoadError("there are no keys for S3: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+    keys = found.get_frozen_credentials()
+    client = session.create_client("s3")
+    scheme, _, endpoint = client.meta.endpoint_url.partition("://")
+    settings = {
+        "key_id": keys.access_key,
+        "secret": keys.secret_key,
+        "session_token": keys.token or "",
+        "region": client.meta.region_name,
+        "endpoint": endpoint,
+        # A store other than AWS has one name for all its buckets.
+        "url_style": "vhost" if endpoint.endswith(".amazonaws.com") else "path",
+        "use_ssl": str(scheme == "https").lower(),
+    }
+    named = (f"{name} {quoted(value)}" for name, value in settings.items())
+    lake.execute(f"create secret (type s3, {', '.join(named)})")
+    lake.execute(f"set s3_uploader_max_filesize = '{LARGEST_FILE}'")
 
 
 def load_extension(lake: duckdb.DuckDBPyConnection, name: str) -> None:
@@ -109,20 +234,20 @@ def load_extension(lake: duckdb.DuckDBPyConnection, name: str) -> None:
 
 
 def write(
-    mart: Mart, engine: Engine, lake: duckdb.DuckDBPyConnection, *, full_refresh: bool
+    mart: Mart,
+    published: dict[str, str],
+    engine: Engine,
+    lake: duckdb.DuckDBPyConnection,
+    *,
+    full_refresh: bool,
 ) -> bool:
     """Bring into the lake what changed in a mart, in the transaction that is open.
 
-    Returns whether anything did: which months were built since, where that is known, else whether
-    any row differs.
+    Returns whether anything did: which months were built since those that were published, where
+    that is known, else whether any row differs.
     """
     name = f"{LAKE}.{mart.name}"
     is_same = has_columns(mart, lake)
-    published = dict(
-        lake.execute(
-            f"select flight_month, built from {LAKE}.{RECORD} where mart = ?", [mart.name]
-        ).fetchall()
-    )
     due = sorted(dict(published.items() ^ mart.months.items()))
     by_month = bool(is_same and published and mart.months and not full_refresh)
     if by_month and not due:
@@ -143,11 +268,6 @@ def write(
             if mart.by_month:
                 lake.execute(f"alter table {name} set partitioned by ({MONTH})")
         lake.execute(f"insert into {name} from {source}")
-    lake.execute(f"delete from {LAKE}.{RECORD} where mart = ?", [mart.name])
-    if mart.months:
-        months = {"month": list(mart.months), "built": list(mart.months.values())}
-        lake.register("months", pa.table(months))
-        lake.execute(f"insert into {LAKE}.{RECORD} select ?, month, built from months", [mart.name])
     return True
 
 
@@ -172,14 +292,6 @@ def differs(one: str, other: str, lake: duckdb.DuckDBPyConnection) -> bool:
         f" or exists ((from {other}) except all (from {one}))"
     ).fetchall()
     return found
-
-
-def newest_snapshot(lake: duckdb.DuckDBPyConnection) -> int:
-    """Return the number of the lake's newest snapshot."""
-    [(number,)] = lake.execute(
-        f"select max(snapshot_id) from ducklake_snapshots('{LAKE}')"
-    ).fetchall()
-    return number
 
 
 def quoted(text: str) -> str:

@@ -285,19 +285,24 @@ class Postgres(Engine):
             reading, writing = os.pipe()
             with ThreadPoolExecutor(1) as other, os.fdopen(reading, "rb") as answer:
                 copied = other.submit(_copy_out, cursor, sql, writing)
-                yield pacsv.open_csv(
-                    answer,
-                    pacsv.ReadOptions(block_size=READ_BYTES),
-                    pacsv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
-                    pacsv.ConvertOptions(
-                        column_types=types,
-                        null_values=[""],
-                        true_values=["t"],
-                        false_values=["f"],
-                        strings_can_be_null=True,
-                        quoted_strings_can_be_null=False,
-                    ),
-                )
+                try:
+                    yield pacsv.open_csv(
+                        answer,
+                        pacsv.ReadOptions(block_size=READ_BYTES),
+                        pacsv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
+                        pacsv.ConvertOptions(
+                            column_types=types,
+                            null_values=[""],
+                            true_values=["t"],
+                            false_values=["f"],
+                            strings_can_be_null=True,
+                            quoted_strings_can_be_null=False,
+                        ),
+                    )
+                except BaseException:
+                    # Or else all rows would have to come before anything else can be done.
+                    self._connection.cancel()
+                    raise
                 answer.close()
                 # What ended early looks like an end.
                 copied.result()

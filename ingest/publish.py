@@ -19,8 +19,8 @@ or the new one. The version before stays for readers that are under way; older o
 killed run left, are removed. Of the facts, only months that were built anew are written; the files
 of the others are copied in the store.
 
-With --ducklake, a catalog in a database says which files count, and all marts change in one
-transaction. It is a file, or `postgres:` for the database that PGHOST, PGDATABASE and so on name.
+With --ducklake, a catalog says which files count, and all marts change in one transaction. It is a
+file, or `postgres:` for a schema in the warehouse's database. The files have a folder of their own.
 
 Exit codes: 0 published, or nothing was new; 1 something failed, and the message says what: readers
 still have the old version of each mart that was not said to be published; 2 the command line is
@@ -134,10 +134,12 @@ def main(
             if ducklake:
                 from ingest.ducklake import publish
 
-                for line in publish(engine, ducklake, to, full_refresh=full_refresh):
-                    click.echo(line)
+                said = publish(engine, target, ducklake, to, full_refresh=full_refresh)
             else:
                 publish_versions(engine, to, glue_database, full_refresh=full_refresh)
+                said = []
+        for line in said:
+            click.echo(line)
     except KeyboardInterrupt:
         click.echo("Interrupted. Readers have whole versions; run again for the rest.", err=True)
         sys.exit(interrupts.INTERRUPTED)
@@ -174,13 +176,24 @@ def told_plainly(engine: Engine, to: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if is_interruption(error):
+            raise KeyboardInterrupt from error
         if not isinstance(error, (engine.error, duckdb.Error, pa.ArrowException, OSError, *of_aws)):
             raise
-        if isinstance(error, duckdb.InterruptException):
-            raise KeyboardInterrupt from error
         raise LoadError(
             f"{engine.reason(error)}: what was not said to be published to {to} is there as it was"
         ) from error
+
+
+def is_interruption(error: BaseException | None) -> bool:
+    """Tell whether Ctrl-C is behind an error: DuckDB gives it another class on its way."""
+    while error:
+        if isinstance(error, (KeyboardInterrupt, duckdb.InterruptException)):
+            return True
+        if str(error) == "Query interrupted" or "KeyboardInterrupt" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 class Store:

@@ -1,8 +1,9 @@
 """Start and stop an Apache Spark cluster on this machine: `python deploy/spark/cluster.py start`.
 
 It is a real standalone cluster on loopback: a master, two workers, and a Spark Connect server that
-keeps one driver for all commands. Each is a process of its own. What they write is below one
-folder: tables, metastore, logs, and `cluster.json` with the processes and the address.
+keeps one driver for all commands; or that server alone, for a cluster that runs already. Each is a
+process of its own. What they write is below one folder: tables, metastore, logs, and `cluster.json`
+with the processes and the address.
 """
 
 import json
@@ -54,22 +55,22 @@ in_folder = click.option(
     " server alone is started, as its driver.  [default: a cluster of one's own; environment:"
     " SPARK_MASTER]",
 )
-@click.option("--workers", default=2, show_default=True, type=click.IntRange(min=1))
-@click.option(
-    "--cores", default=1, show_default=True, type=click.IntRange(min=1), help="Of each worker."
-)
+@click.option("--workers", type=click.IntRange(min=1), help="[default: 2]")
+@click.option("--cores", type=click.IntRange(min=1), help="Of each worker.  [default: 1]")
 @click.option("--memory", default="1g", show_default=True, help="Of each worker, and the driver.")
 @click.option("--conf", "confs", multiple=True, help="Setting of Spark's, as of spark-submit.")
 def start(
     folder: Path,
     port: int,
     master: str | None,
-    workers: int,
-    cores: int,
+    workers: int | None,
+    cores: int | None,
     memory: str,
     confs: tuple[str, ...],
 ) -> None:
     """Start the cluster; the last line printed is its address."""
+    if master and (workers or cores):
+        raise click.UsageError(f"--workers and --cores are for a new cluster, not for {master}")
     check_java()
     spark = spark_home()
     folder = folder.resolve()
@@ -82,7 +83,12 @@ def start(
     own = settings(folder, port, memory)
     variables = environment(folder)
     if not master:
-        own |= {"spark.driver.host": LOOPBACK, "spark.driver.bindAddress": LOOPBACK}
+        own |= {
+            "spark.driver.host": LOOPBACK,
+            "spark.driver.bindAddress": LOOPBACK,
+            # Two cores get nothing out of the default of 200.
+            "spark.sql.shuffle.partitions": "2",
+        }
         variables["SPARK_LOCAL_IP"] = LOOPBACK
     processes: dict[str, int] = {}
 
@@ -111,9 +117,9 @@ def start(
         url = f"spark://{LOOPBACK}:{master_port}"
         launch("master", "spark-class", "org.apache.spark.deploy.master.Master", *address,
                "--port", str(master_port), port=master_port)  # fmt: skip
-        for number in range(1, workers + 1):
+        for number in range(1, (workers or 2) + 1):
             launch(f"worker-{number}", "spark-class", "org.apache.spark.deploy.worker.Worker",
-                   *address, "--cores", str(cores), "--memory", memory,
+                   *address, "--cores", str(cores or 1), "--memory", memory,
                    "--work-dir", str(folder / "work"), url)  # fmt: skip
         return url
 
@@ -171,8 +177,6 @@ def settings(folder: Path, port: int, memory: str) -> dict[str, str]:
         ),
         "spark.driver.extraJavaOptions": f"-Dderby.stream.error.file={folder}/logs/derby.log",
         "spark.sql.session.timeZone": "UTC",
-        # Two cores get nothing out of the default of 200.
-        "spark.sql.shuffle.partitions": "2",
         "spark.log.level": "ERROR",
         # A mistake is told in one line.
         "spark.sql.connect.serverStacktrace.enabled": "false",

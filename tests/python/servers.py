@@ -170,6 +170,7 @@ class SparkCluster:
         """Run the script of the cluster."""
         return subprocess.run(
             [sys.executable, CLUSTER, command, "--folder", self.folder, *args],
+            env={name: value for name, value in os.environ.items() if name != "SPARK_MASTER"},
             capture_output=True,
             text=True,
             timeout=300,

@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import duckdb
 import fsspec
 import pytest
 
-from ingest.ducklake import load_extension
+from ingest.ducklake import give_keys, load_extension
 
 from .conftest import PROJECT, Box, PostgresBox, environment, on_each_database, s3_store
 from .servers import S3Server
@@ -57,7 +58,7 @@ class Lake:
         result = self.run(*args)
         assert result.returncode == 0, result.stderr
         *lines, last = result.stdout.splitlines()
-        assert last.removesuffix(", as before") == f"snapshot {self.snapshots()}"
+        assert last == f"the newest snapshot is {self.newest()}"
         return dict(line.split(": ", 1) for line in lines)
 
     @contextmanager
@@ -69,8 +70,8 @@ class Lake:
             options = "read_only"
             if self.variables:
                 load_extension(session, "postgres_scanner")
-                session.register_filesystem(self.store)
                 load_extension(session, "httpfs")
+                give_keys(session)
                 options += ", metadata_schema 'ducklake'"
             session.execute(f"attach 'ducklake:{self.catalog}' as lake ({options})")
             yield session
@@ -82,7 +83,7 @@ class Lake:
             rows = session.sql(f"from lake.{mart}{when}").to_arrow_table().to_pylist()
         return sorted((tuple(row.values()) for row in rows), key=repr)
 
-    def snapshots(self) -> int:
+    def newest(self) -> int:
         """The number of the newest snapshot."""
         with self.reader() as session:
             [(number,)] = session.execute(
@@ -92,7 +93,7 @@ class Lake:
 
     def files(self, mart: str) -> set[str]:
         """The Parquet files of a mart, whether they count or not, by folder and name."""
-        found = self.store.find(f"{self.url}/main/{mart}")
+        found = self.store.glob(f"{self.url}/ducklake-*/main/{mart}/**/*.parquet")
         return {"/".join(path.rsplit("/", 2)[1:]) for path in found}
 
 
@@ -141,11 +142,11 @@ def test_values_and_types(lake: Lake) -> None:
 def test_only_months_that_were_built_are_written(lake: Lake, facts: Box) -> None:
     """What nobody built since stays in its file; a run without anything new is no snapshot."""
     lake.publish()
-    first, before = lake.snapshots(), lake.read("fct_flights")
+    first, before = lake.newest(), lake.read("fct_flights")
     lay_there = lake.files("fct_flights")
     assert {path.split("/")[0] for path in lay_there} == {f"flight_month={m}" for m in MONTHS}
     assert lake.publish()["fct_flights"] == "5 rows, unchanged"
-    assert (lake.snapshots(), lake.files("fct_flights")) == (first, lay_there)
+    assert (lake.newest(), lake.files("fct_flights")) == (first, lay_there)
     # A change that no build made is not looked for; that of the same month by a build is.
     facts.execute("update marts.fct_flights set flight_number = -flight_number")
     built(facts, "2013-01-01", 2, "tested")
@@ -184,7 +185,7 @@ def test_a_mart_without_months_is_compared(lake: Lake, facts: Box) -> None:
 def test_a_new_column_writes_everything(lake: Lake, facts: Box) -> None:
     """Old snapshots keep the old columns."""
     lake.publish()
-    first = lake.snapshots()
+    first = lake.newest()
     facts.execute("alter table marts.fct_flights add column carrier_code text")
     assert lake.publish()["fct_flights"] == "5 rows, published"
     assert {len(row) for row in lake.read("fct_flights")} == {3}
@@ -203,12 +204,8 @@ KILLED = (
     "    return done if {after} else step(*args, **options)\n"
     "ducklake.{step} = last; publish.main()"
 )
-MOMENTS = [
-    ("write", 1, False),
-    ("write", 1, True),
-    ("write", 2, True),
-    ("newest_snapshot", 2, True),
-]
+MOMENTS = [("write", 1, False), ("write", 1, True), ("write", 2, True), ("commit", 1, False),
+           ("commit", 1, True)]  # fmt: skip
 
 
 @on_each_database
@@ -231,38 +228,96 @@ def test_killed_at_any_step(lake: Lake, facts: Box) -> None:
         lake.publish()
         new = [lake.read(mart) for mart in marts]
         assert [one == other for one, other in zip(old, new, strict=True)] == [False, False]
-        # The second look at the snapshots comes after the commit.
-        assert seen == (new if step == "newest_snapshot" else old)
+        assert seen == (new if (step, after) == ("commit", True) else old)
 
 
 @on_each_database
-def test_two_at_once(lake: Lake, facts: Box) -> None:
-    """One of them says so, and changes nothing."""
-    lake.publish()
-    for month in MONTHS:
-        built(facts, month, 2)
+@pytest.mark.parametrize("first", [False, True])
+def test_two_at_once(lake: Lake, facts: Box, first: bool) -> None:
+    """One of them says so, and changes nothing, also where each would change other marts."""
+    if not first:
+        # With nothing in it, no file is taken out that would tell.
+        facts.execute("delete from marts.dim_airlines")
+        lake.publish()
+        facts.execute("insert into marts.dim_airlines values ('UA')")
     code = (
         f"import subprocess, sys; sys.path[0] = {str(PROJECT)!r}\n"
         "from ingest import ducklake, publish\n"
-        "write = ducklake.write\n"
-        "def slow(*args, **options):\n"
-        "    ducklake.write = write\n"
-        "    written = write(*args, **options)\n"
+        "commit = ducklake.commit\n"
+        "def slow(lake):\n"
         f"    done = subprocess.run([*{list(map(str, PUBLISH))}, *sys.argv[1:]])\n"
         "    print('the other:', done.returncode, file=sys.stderr)\n"
-        "    return written\n"
-        "ducklake.write = slow; publish.main()"
+        "    commit(lake)\n"
+        "ducklake.commit = slow; publish.main()"
     )
     result = lake.run(command=(sys.executable, "-c", code))
-    print(result.stdout, result.stderr)
     assert "Traceback" not in result.stderr
     if isinstance(lake.box, PostgresBox):
-        assert (result.returncode, "the other: 0" in result.stderr) == (1, True)
-        assert "another run published to postgres: meanwhile" in result.stderr
+        assert (result.returncode, "the other: 0" in result.stderr) == (1, True), result.stderr
+        assert "another run published to this lake meanwhile" in result.stderr
     else:
         # DuckDB's file has one writer, and so has the catalog.
-        assert (result.returncode, "the other: 1" in result.stderr) == (0, True)
+        assert (result.returncode, "the other: 1" in result.stderr) == (0, True), result.stderr
+    assert lake.read("dim_airlines") == [("UA",)]
+    assert lake.publish() == {"dim_airlines": "1 rows, unchanged",
+                              "fct_flights": "5 rows, unchanged"}  # fmt: skip
+
+
+@on_each_database
+def test_marts_come_and_go(lake: Lake, facts: Box) -> None:
+    """A mart that is none any more is removed, and old snapshots have it; builds are noted late."""
+    facts.execute("alter table intermediate.int_build_events rename to set_aside")
+    lake.publish()
+    first = lake.newest()
+    facts.execute(
+        "alter table intermediate.set_aside rename to int_build_events",
+        "alter table marts.dim_airlines rename to dim_carriers",
+    )
+    for month in MONTHS:
+        built(facts, month, 1)
+    assert lake.publish() == {
+        "dim_carriers": "1 rows, published",
+        "fct_flights": "5 rows, unchanged",
+        "dim_airlines": "no mart any more, removed",
+    }
+    assert lake.read("dim_airlines", at=first) == lake.read("dim_carriers")
+    with pytest.raises(duckdb.CatalogException):
+        lake.read("dim_airlines")
+    # By now it is known of which builds the months are: what no build made is not looked for.
+    facts.execute("update marts.fct_flights set flight_number = 0")
     assert lake.publish()["fct_flights"] == "5 rows, unchanged"
+
+
+@on_each_database
+@pytest.mark.parametrize("options", [(), ("plain",)])
+def test_interrupted(lake: Lake, box: Box, options: tuple[str, ...]) -> None:
+    """Ctrl-C while rows are written ends with its own code, no traceback, and the old lake."""
+    box.execute("create schema marts", "create table marts.dim_rows as select 1 as number")
+    command = [*map(str, PUBLISH), "--to", lake.url]
+    command += [] if options else ["--ducklake", lake.catalog]
+    variables = environment(box.database, **box.variables, **lake.variables)
+    assert subprocess.run(command, cwd=box.database.parent, env=variables).returncode == 0
+    # Without an end, as far as anybody can wait for it.
+    box.execute(
+        "drop table marts.dim_rows",
+        "create view marts.dim_rows as select cast(number % 7 as integer) as number"
+        " from generate_series(1, 1000000) as s (number)"
+        " cross join generate_series(1, 1000000) as t (other)",
+    )
+    with subprocess.Popen(
+        command, cwd=box.database.parent, env=variables, stderr=subprocess.PIPE, text=True
+    ) as process:
+        time.sleep(5)
+        process.send_signal(signal.SIGINT)
+        try:
+            said = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
+    assert process.returncode == 130, said
+    assert said.startswith("Interrupted. ")
+    assert len(said.splitlines()) == 1
+    if not options:
+        assert lake.read("dim_rows") == [(1,)]
 
 
 def test_built_marts(built: Path, tmp_path: Path) -> None:
@@ -293,36 +348,65 @@ def test_statements_of_the_operators_guide(facts: Box, monkeypatch: pytest.Monke
     lake.publish()
     built(facts, MONTHS[0], 2)
     lake.publish()
+    (Path(lake.url) / "other.parquet").touch()
     with duckdb.connect() as session:
         load_extension(session, "ducklake")
         session.execute(blocks[1])
         assert session.fetchall() == [(5,)]
+        session.execute("detach lake")
         before = lake.files("fct_flights")
         session.execute(blocks[2].replace("30 days", "0 days"))
         assert session.execute("select count(*) from lake.fct_flights").fetchall() == [(5,)]
     assert len(before) == 4
     assert len(lake.files("fct_flights")) == 3
+    # What is not the lake's is left alone.
+    assert (Path(lake.url) / "other.parquet").exists()
 
 
+@on_each_database
 def test_bad_use(lake: Lake, facts: Box) -> None:
-    """Each wrong use has one plain line and the right code."""
+    """Each wrong use has one plain line and the right code, and leaves no catalog behind."""
     (facts.database.parent / "text").write_text("no catalog")
     for args, code, said in (
         (("--glue-database", "x"), 2, "Athena reads no DuckLake"),
-        (("--to", "nowhere://x"), 1, "expected a folder, or an address"),
+        (("--to", "nowhere://x"), 1, "expected a folder, or one in a bucket"),
+        (("--to", "memory://x"), 1, "expected a folder, or one in a bucket"),
+        (("--to", "s3://"), 1, "expected a folder, or one in a bucket"),
+        (("--to", ""), 1, "expected a folder, or one in a bucket"),
         (("--target", "spark"), 1, "are tables of Spark"),
         (("--ducklake", "text"), 1, "what was not said to be published"),
-        (("--ducklake", "postgres:host=127.0.0.1 port=1"), 1, "what was not said to be published"),
+        (
+            ("--ducklake", "postgres:password=hunter2"),
+            1,
+            "expected the path of a file, or postgres:",
+        ),
+        (("--ducklake", "sqlite:x"), 1, "expected the path of a file, or"),
         (("--to", "/proc/marts"), 1, "what was not said to be published"),
     ):
         result = lake.run(*args)
         assert result.returncode == code, (args, result.stderr)
         assert said in result.stderr
-        assert "Traceback" not in result.stderr
-        assert not Path(lake.catalog).exists()
+        assert len(result.stderr.splitlines()) == (4 if code == 2 else 1), result.stderr
+    # The place that could not be written to is in no catalog.
     lake.publish()
-    # A catalog knows where its files are.
-    result = lake.run("--to", facts.database.parent / "elsewhere")
+    elsewhere = facts.database.parent / "elsewhere"
+    result = lake.run("--to", elsewhere)
     assert result.returncode == 1
-    assert 'elsewhere/" does not match existing data path' in result.stderr
-    assert "Traceback" not in result.stderr
+    if isinstance(facts, PostgresBox):
+        assert f"Data path {lake.url}/ducklake-" in result.stderr
+    else:
+        assert "has its files in" in result.stderr
+        assert "expected the folder above as --to, or another catalog" in result.stderr
+    assert not elsewhere.exists()
+
+
+def test_a_bucket_that_may_only_be_read(box: Box, s3: S3Server, tmp_path: Path) -> None:
+    """It is said in one line; a catalog is made once somebody may write."""
+    box.execute("create schema marts", "create table marts.dim_rows as select 1 as number")
+    catalog, url = str(tmp_path / "catalog.ducklake"), f"s3://open/{uuid4().hex[:8]}"
+    for user, code in (("reader", 1), ("admin", 0)):
+        lake = Lake(box, url, catalog, s3.variables(user), s3_store(s3))
+        result = lake.run()
+        assert result.returncode == code, result.stderr
+        assert len(result.stderr.splitlines()) == code
+        assert Path(catalog).exists() is (code == 0)

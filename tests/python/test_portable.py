@@ -1,10 +1,11 @@
 """The macros in macros/portable/, and those that rest on them, answer the same on each engine."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from .conftest import Box, run_dbt
+from .conftest import Box, SparkBox, run_dbt
 
 # For each expression over the texts `a` and `b`: what they are, and what is expected, as text.
 ANSWERS: dict[str, list[tuple[str | None, ...]]] = {
@@ -288,3 +289,25 @@ def same(found: str | None, expected: str | None) -> bool:
     if found is None or expected is None or "." not in expected:
         return found == expected
     return float(found) == float(expected)
+
+
+@pytest.mark.spark
+def test_spark_sends_no_large_table_whole(spark_box: SparkBox, landing: Path) -> None:
+    """Many rows can be small in a file, and more than a worker has room for in memory."""
+    spark_box.load("--landing", landing)
+    planned = """
+        {% if execute %}
+            {% do register_raw_tables() %}
+            {% set plan = run_query("explain select one.tailnum from raw.nycflights13_flights as one
+                inner join raw.nycflights13_flights as other on one.tailnum = other.tailnum
+                ").columns[0].values() | join %}
+            select
+                {{ plan.count("SortMergeJoin") }} as merged,
+                {{ plan.count("Inner, Build") }} as sent
+        {% endif %}
+    """
+    result = run_dbt("--quiet", "show", "--output", "json", "--inline", planned,
+                     database=spark_box.database, **spark_box.variables)  # fmt: skip
+    assert result.returncode == 0, result.stdout
+    [row] = json.loads(result.stdout)["show"]
+    assert (row["merged"] > 0, row["sent"]) == (True, 0)

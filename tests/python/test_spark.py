@@ -45,6 +45,8 @@ def test_cluster_that_does_not_run(tmp_path: Path) -> None:
     assert cluster("status", "--folder", tmp_path).returncode == 1
     done = cluster("stop", "--folder", tmp_path)
     assert (done.returncode, done.stdout) == (0, f"no cluster runs in {tmp_path}\n")
+    done = cluster("start", "--master", "yarn", "--workers", "3", "--folder", tmp_path)
+    assert (done.returncode, "are for a new cluster, not for yarn" in done.stderr) == (2, True)
     (tmp_path / "cluster.json").write_text('{"remote": "sc://127')
     for command in ("status", "stop"):
         done = cluster(command, "--folder", tmp_path)
