@@ -28,6 +28,7 @@ wrong; 130 interrupted.
 """
 
 import json
+import os
 import secrets
 import sys
 import tempfile
@@ -142,7 +143,8 @@ def main(
             click.echo(line)
     except KeyboardInterrupt:
         click.echo("Interrupted. Readers have whole versions; run again for the rest.", err=True)
-        sys.exit(interrupts.INTERRUPTED)
+        # At once: threads that still read ahead would abort the process on its way out.
+        os._exit(interrupts.INTERRUPTED)
 
 
 def publish_versions(

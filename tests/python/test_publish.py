@@ -34,6 +34,16 @@ ROWS = """
         cast('2030-12-31 23:59:59+00' as timestamp with time zone), 'NULL'
 """
 TEXTS = ["two\nlines", "\\.", "\\N", " spaces ", "NA", "ünï ☃", "t", "0005", "'"]
+ODDITIES = " union all ".join(
+    [
+        ROWS,
+        *(
+            f"select {number}, null, null, cast(null as numeric(12, 2)), null, null, null, null,"
+            f" '{text.replace(chr(39), chr(39) * 2)}'"
+            for number, text in enumerate(TEXTS, 5)
+        ),
+    ]
+)
 TYPES = {
     "id": "int",
     "whole": "bigint",
@@ -126,14 +136,9 @@ def built(box: Box, month: str, number: int, event_type: str = "built") -> None:
 @on_each_database
 def test_values_and_types(box: Box) -> None:
     """Each value comes out as it is in the warehouse, and as the type that Athena knows."""
-    texts = " union all ".join(
-        f"select {number}, null, null, cast(null as numeric(12, 2)), null, null, null, null,"
-        f" '{text.replace(chr(39), chr(39) * 2)}'"
-        for number, text in enumerate(TEXTS, 5)
-    )
     box.execute(
         "create schema marts",
-        f"create table marts.dim_oddities as {ROWS} union all {texts}",
+        f"create table marts.dim_oddities as {ODDITIES}",
         "create table marts.fct_nothing as select *, day as flight_month"
         f" from ({ROWS}) as found where id < 0",
         "create table marts.fct_null as select cast(null as integer) as number",
