@@ -163,7 +163,7 @@ def place_of(catalog: str, target: str | None) -> str:
         named = settings.chosen("host", "port", "user", "dbname").items()
         escaped = ((name, re.sub(r"(['\\])", r"\\\1", value)) for name, value in named)
         return POSTGRES + " ".join(f"{name}='{value}'" for name, value in escaped)
-    if not catalog or re.match(r"\w+:", catalog):
+    if not catalog or re.match(r"\w+:|postgres(ql)?$", catalog):
         raise LoadError(f"catalog {catalog!r}: expected the path of a file, or {POSTGRES}")
     return f"duckdb:{catalog}"
 

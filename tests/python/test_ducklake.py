@@ -199,8 +199,7 @@ KILLED = (
     "    return done if {after} else step(*args, **options)\n"
     "ducklake.{step} = last; publish.main()"
 )
-MOMENTS = [("write", 1, False), ("write", 1, True), ("write", 2, True), ("commit", 1, False),
-           ("commit", 1, True)]  # fmt: skip
+MOMENTS = [("write", 2, True), ("commit", 1, False), ("commit", 1, True)]
 
 
 @on_each_database
@@ -302,7 +301,7 @@ def test_interrupted(lake: Lake, box: Box, options: tuple[str, ...]) -> None:
     with subprocess.Popen(
         command, cwd=box.database.parent, env=variables, stderr=subprocess.PIPE, text=True
     ) as process:
-        time.sleep(5)
+        time.sleep(3)
         process.send_signal(signal.SIGINT)
         try:
             said = process.communicate(timeout=60)[1]
@@ -324,6 +323,9 @@ def test_built_marts(built: Path, tmp_path: Path) -> None:
     with lake.reader() as session:
         session.execute(f"attach '{built}' as warehouse (read_only)")
         session.execute("use warehouse")
+        files = tmp_path / "lake" / "ducklake-*" / "main" / "**" / "*.parquet"
+        kinds = session.execute(f"select distinct compression from parquet_metadata('{files}')")
+        assert kinds.fetchall() == [("ZSTD",)]
         for mart in said:
             [(differ,)] = session.execute(
                 f"select count(*) from ((from marts.{mart}) except all (from lake.{mart}))"
@@ -376,6 +378,7 @@ def test_bad_use(lake: Lake, facts: Box) -> None:
             "expected the path of a file, or postgres:",
         ),
         (("--ducklake", "sqlite:x"), 1, "expected the path of a file, or"),
+        (("--ducklake", "postgres"), 1, "expected the path of a file, or"),
         (("--to", "/proc/marts"), 1, "what was not said to be published"),
     ):
         result = lake.run(*args)
