@@ -37,7 +37,7 @@ import duckdb
 from ingest import interrupts
 from ingest.errors import LoadError
 from ingest.landing import sync
-from ingest.on_duckdb import database_path, why_not_opened
+from ingest.on_duckdb import database_path, literal, why_not_opened
 from ingest.options import target_option
 from ingest.profile import read_target
 from ingest.report import Report
@@ -334,11 +334,6 @@ def name_of(connection: duckdb.DuckDBPyConnection) -> str:
 def quoted(*names: str) -> str:
     """Return a name of one or several parts as SQL has it."""
     return ".".join('"' + name.replace('"', '""') + '"' for name in names)
-
-
-def literal(text: str) -> str:
-    """Return a text as SQL has it."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def in_mb(size: int) -> str:

@@ -19,7 +19,8 @@ from fsspec.core import url_to_fs
 
 from ingest.engine import Engine
 from ingest.errors import LoadError
-from ingest.marts import MONTH, Mart, marts
+from ingest.marts import MEMORY_LIMIT, MONTH, Mart, marts
+from ingest.on_duckdb import literal
 from ingest.profile import read_target
 
 LAKE = "lake"
@@ -27,7 +28,6 @@ RECORD = "publication"
 # The catalog in the warehouse's database; it has a schema of its own there.
 POSTGRES = "postgres:"
 SCHEMA = "ducklake"
-MEMORY_LIMIT = "1GB"
 # Of each file that is written to a bucket, DuckDB holds one ten thousandth of this in memory.
 LARGEST_FILE = "50GB"
 
@@ -109,23 +109,31 @@ def open_lake(target: str | None, catalog: str, url: str) -> Iterator[duckdb.Duc
     prefix = "ontime-ducklake-"
     with tempfile.TemporaryDirectory(prefix=prefix) as spilled, duckdb.connect() as lake:
         lake.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
-        lake.execute(f"set temp_directory = {quoted(spilled)}")
+        lake.execute(f"set temp_directory = {literal(spilled)}")
         lake.execute("set autoload_known_extensions = false")
         load_extension(lake, "ducklake")
         if catalog == POSTGRES:
             load_extension(lake, "postgres_scanner")
-            options.append(f"metadata_schema {quoted(SCHEMA)}")
+            options.append(f"metadata_schema {literal(SCHEMA)}")
         if folder.startswith("s3://"):
             load_extension(lake, "httpfs")
             give_keys(lake)
         may_be_there = catalog == POSTGRES or Path(catalog).exists()
-        if may_be_there and attach(lake, place, *options, "create_if_not_exists false"):
-            check_folder(lake, catalog, folder)
-        else:
+        if not may_be_there or not attach(lake, place, *options, "create_if_not_exists false"):
             try_writing(folder)
             # Of its own: a lake's clean-up removes all Parquet files there that it did not write.
             own = f"{folder}/ducklake-{secrets.token_hex(4)}/"
-            attach(lake, place, *options, f"data_path {quoted(own)}")
+            attach(lake, place, *options, f"data_path {literal(own)}")
+        found = dict(
+            lake.execute(f"select option_name, value from ducklake_options('{LAKE}')").fetchall()
+        )
+        if found["data_path"].rstrip("/").rpartition("/")[0] != folder:
+            raise LoadError(
+                f"the lake of the catalog {catalog} has its files in {found['data_path']}: expected"
+                " the folder above as --to, or another catalog"
+            )
+        # Not only where the lake was made just now: a run that made it may have been killed.
+        if "parquet_compression" not in found:
             lake.execute(f"call {LAKE}.set_option('parquet_compression', 'zstd')")
         yield lake
 
@@ -133,7 +141,7 @@ def open_lake(target: str | None, catalog: str, url: str) -> Iterator[duckdb.Duc
 def attach(lake: duckdb.DuckDBPyConnection, place: str, *options: str) -> bool:
     """Attach a lake; return False where there is none, and none shall be made."""
     try:
-        lake.execute(f"attach {quoted('ducklake:' + place)} as {LAKE} ({', '.join(options)})")
+        lake.execute(f"attach {literal('ducklake:' + place)} as {LAKE} ({', '.join(options)})")
     except duckdb.InvalidInputException as error:
         if "creating a new DuckLake is explicitly disabled" in str(error):
             return False
@@ -156,28 +164,15 @@ def place_of(catalog: str, target: str | None) -> str:
     That of a warehouse in DuckDB is the one of the target `postgres`. Raises LoadError.
     """
     if catalog == POSTGRES:
+        from ingest.on_postgres import connection_text
+
         settings = read_target(target)
         if settings["type"] != "postgres":
             settings = read_target("postgres")
-        # libpq itself finds the password, in PGPASSWORD or a file, as for the warehouse.
-        named = settings.chosen("host", "port", "user", "dbname").items()
-        escaped = ((name, re.sub(r"(['\\])", r"\\\1", value)) for name, value in named)
-        return POSTGRES + " ".join(f"{name}='{value}'" for name, value in escaped)
+        return POSTGRES + connection_text(settings)
     if not catalog or re.match(r"\w+:|postgres(ql)?$", catalog):
         raise LoadError(f"catalog {catalog!r}: expected the path of a file, or {POSTGRES}")
     return f"duckdb:{catalog}"
-
-
-def check_folder(lake: duckdb.DuckDBPyConnection, catalog: str, folder: str) -> None:
-    """Raise LoadError where a lake has its files elsewhere."""
-    [(found,)] = lake.execute(
-        f"select value from ducklake_options('{LAKE}') where option_name = 'data_path'"
-    ).fetchall()
-    if found.rstrip("/").rpartition("/")[0] != folder:
-        raise LoadError(
-            f"the lake of the catalog {catalog} has its files in {found}: expected the folder above"
-            " as --to, or another catalog"
-        )
 
 
 def try_writing(folder: str) -> None:
@@ -213,7 +208,7 @@ def give_keys(lake: duckdb.DuckDBPyConnection) -> None:
         "url_style": "vhost" if endpoint.endswith(".amazonaws.com") else "path",
         "use_ssl": str(scheme == "https").lower(),
     }
-    named = (f"{name} {quoted(value)}" for name, value in settings.items())
+    named = (f"{name} {literal(value)}" for name, value in settings.items())
     lake.execute(f"create secret (type s3, {', '.join(named)})")
     lake.execute(f"set s3_uploader_max_filesize = '{LARGEST_FILE}'")
 
@@ -261,7 +256,7 @@ def write(
             if not differs(name, source, lake):
                 return False
         if is_same:
-            where = f" where {MONTH} in ({', '.join(map(quoted, due))})" if by_month else ""
+            where = f" where {MONTH} in ({', '.join(map(literal, due))})" if by_month else ""
             lake.execute(f"delete from {name}{where}")
         else:
             lake.execute(f"create or replace table {name} as from shape")
@@ -292,8 +287,3 @@ def differs(one: str, other: str, lake: duckdb.DuckDBPyConnection) -> bool:
         f" or exists ((from {other}) except all (from {one}))"
     ).fetchall()
     return found
-
-
-def quoted(text: str) -> str:
-    """Return a text as a literal in SQL."""
-    return "'" + text.replace("'", "''") + "'"

@@ -11,6 +11,8 @@ MARTS = "marts"
 MONTH = "flight_month"
 # Names of facts, which are large, begin so; all other marts are published as a whole.
 FACTS = "fct_"
+# What DuckDB may take while it writes them elsewhere.
+MEMORY_LIMIT = "1GB"
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,11 @@ def why_not_opened(database: Path, error: Exception) -> str:
     return f"{database} cannot be opened: {str(error).splitlines()[0]}"
 
 
+def literal(text: str) -> str:
+    """Return a text as SQL has it."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 class DuckDB(Engine):
     """A DuckDB file, open in this process."""
 

@@ -77,15 +77,11 @@ def open_engine(target: Target, *, read_only: bool) -> Iterator["Postgres"]:
     Raises LoadError where the server cannot be reached or refuses, or is not one that can hold the
     warehouse, and where another load goes on.
     """
-    settings = {OF_LIBPQ[name]: value for name, value in target.chosen(*OF_LIBPQ).items()}
     try:
         connection = psycopg2.connect(
-            host=target["host"],
-            port=target["port"],
-            user=target["user"],
             client_encoding="UTF8",
             application_name=f"ontime, pid {os.getpid()} on {socket.gethostname()}"[:63],
-            **{"connect_timeout": 15} | settings,
+            **{"connect_timeout": 15} | _of_libpq(target),
         )
     except psycopg2.Error as error:
         raise LoadError(_why_not_connected(target, error)) from None
@@ -96,6 +92,24 @@ def open_engine(target: Target, *, read_only: bool) -> Iterator["Postgres"]:
         except psycopg2.Error as error:
             raise LoadError(engine.reason(error)) from None
         yield engine
+
+
+def _of_libpq(target: Target) -> dict[str, str]:
+    """Return what a target says of a connection, as libpq calls it."""
+    chosen = target.chosen(*OF_LIBPQ).items()
+    return {name: target[name] for name in ("host", "port", "user")} | {
+        OF_LIBPQ[name]: value for name, value in chosen
+    }
+
+
+def connection_text(target: Target) -> str:
+    """Return a target's connection as one text for libpq, to be shown to anybody.
+
+    It has no password: libpq finds that itself, in PGPASSWORD or a password file.
+    """
+    named = _of_libpq(target)
+    named.pop("password", None)
+    return psycopg2.extensions.make_dsn(**named)
 
 
 def _why_not_connected(target: Target, error: psycopg2.Error) -> str:
@@ -300,8 +314,10 @@ class Postgres(Engine):
                         ),
                     )
                 except BaseException:
-                    # Or else all rows would have to come before anything else can be done.
-                    self._connection.cancel()
+                    # Or else all rows would have to come before anything else can be done. Where
+                    # that fails, too, what failed first is what counts.
+                    with suppress(psycopg2.Error):
+                        self._connection.cancel()
                     raise
                 answer.close()
                 # What ended early looks like an end.

@@ -55,12 +55,11 @@ from fsspec.core import url_to_fs
 from ingest import interrupts
 from ingest.engine import Engine
 from ingest.errors import LoadError
-from ingest.marts import MONTH, Mart, marts
+from ingest.marts import MEMORY_LIMIT, MONTH, Mart, marts
 from ingest.options import target_option
 from ingest.warehouse import open_engine
 
 LATEST = "_latest.json"
-MEMORY_LIMIT = "1GB"
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,8 @@ in_folder_and_bucket = pytest.mark.parametrize("box", ("duckdb", "bucket"), indi
 on_each_database = pytest.mark.parametrize("box", DATABASES, indirect=True)
 on_each_engine = pytest.mark.parametrize("box", (*DATABASES, "lake"), indirect=True)
 
+# Those of the fixture `facts`.
+MONTHS = ("2013-01-01", "2013-02-01", "2013-03-01")
 # Different names of one type.
 TYPES = {
     "double precision": "double",
@@ -392,6 +394,14 @@ class SparkBox(LakeBox):
         return found
 
 
+def note_built(box: Box, month: str, number: int, event_type: str = "built") -> None:
+    """Record that a month of the fact was built."""
+    box.execute(
+        "insert into intermediate.int_build_events values ('fct_flights',"
+        f" '{month}', {number}, '{event_type}', 'x', cast('2026-01-01' as timestamp))"
+    )
+
+
 @dataclass
 class BucketBox(Box):
     """A landing zone in a bucket, and a warehouse in a DuckDB file. `landing` is not used."""
@@ -606,3 +616,23 @@ def sample_box(tmp_path: Path, landing: Path, loaded: Path) -> Box:
     shutil.copytree(landing, tmp_path / "landing")
     shutil.copyfile(loaded, tmp_path / "warehouse.duckdb")
     return Box(tmp_path / "landing", tmp_path / "warehouse.duckdb")
+
+
+@pytest.fixture
+def facts(box: Box) -> Box:
+    """A warehouse with a fact of three months and the record of their build, and a dimension."""
+    box.execute(
+        "create schema marts",
+        "create schema intermediate",
+        "create table marts.fct_flights as"
+        " select cast(number as integer) as flight_number,"
+        " cast('2013-01-01' as date) as flight_month from generate_series(1, 3) as s (number)"
+        " union all select 4, cast('2013-02-01' as date)"
+        " union all select 5, cast('2013-03-01' as date)",
+        "create table marts.dim_airlines as select 'UA' as carrier_code",
+        "create table intermediate.int_build_events (node_name text, part text,"
+        " event_number bigint, event_type text, made_of text, happened_at timestamp)",
+    )
+    for month in MONTHS:
+        note_built(box, month, 1)
+    return box

@@ -1,5 +1,6 @@
 """The marts in a DuckLake: the same rows and types, snapshots, and never half a publication."""
 
+import json
 import re
 import signal
 import subprocess
@@ -15,15 +16,23 @@ from uuid import uuid4
 
 import duckdb
 import fsspec
+import psycopg2.extensions
 import pytest
 
-from ingest.ducklake import give_keys, load_extension
+from ingest.ducklake import give_keys, load_extension, place_of
 
-from .conftest import PROJECT, Box, PostgresBox, environment, on_each_database, s3_store
+from .conftest import (
+    MONTHS,
+    PROJECT,
+    Box,
+    PostgresBox,
+    environment,
+    note_built,
+    on_each_database,
+    s3_store,
+)
 from .servers import S3Server
-from .test_publish import MONTHS, ODDITIES, PUBLISH, ROWS, TEXTS, built, facts
-
-__all__ = ["facts"]
+from .test_publish import ODDITIES, PUBLISH, ROWS, TEXTS
 
 
 @dataclass(frozen=True)
@@ -144,8 +153,8 @@ def test_only_months_that_were_built_are_written(lake: Lake, facts: Box) -> None
     assert (lake.newest(), lake.files("fct_flights")) == (first, lay_there)
     # A change that no build made is not looked for; that of the same month by a build is.
     facts.execute("update marts.fct_flights set flight_number = -flight_number")
-    built(facts, "2013-01-01", 2, "tested")
-    built(facts, "2013-02-01", 2)
+    note_built(facts, "2013-01-01", 2, "tested")
+    note_built(facts, "2013-02-01", 2)
     assert lake.publish()["fct_flights"] == "5 rows, published"
     changed = [(-number if month.month == 2 else number, month) for number, month in before]
     assert lake.read("fct_flights") == sorted(changed, key=repr)
@@ -153,7 +162,7 @@ def test_only_months_that_were_built_are_written(lake: Lake, facts: Box) -> None
     assert new.startswith("flight_month=2013-02-01/")
     # A month that lost its flights goes, and everything is written where it is asked for.
     facts.execute("delete from marts.fct_flights where flight_month = '2013-02-01'")
-    built(facts, "2013-02-01", 3)
+    note_built(facts, "2013-02-01", 3)
     lake.publish()
     assert [row for row in lake.read("fct_flights") if row[1].month == 2] == []
     lake.publish("--full-refresh")
@@ -214,7 +223,7 @@ def test_killed_at_any_step(lake: Lake, facts: Box) -> None:
             "update marts.fct_flights set flight_number = flight_number + 100",
         )
         for month in MONTHS:
-            built(facts, month, run)
+            note_built(facts, month, run)
         code = KILLED.format(project=str(PROJECT), step=step, number=number, after=after)
         result = lake.run(command=(sys.executable, "-c", code))
         assert result.returncode == -signal.SIGKILL, result.stderr
@@ -268,7 +277,7 @@ def test_marts_come_and_go(lake: Lake, facts: Box) -> None:
         "alter table marts.dim_airlines rename to dim_carriers",
     )
     for month in MONTHS:
-        built(facts, month, 1)
+        note_built(facts, month, 1)
     assert lake.publish() == {
         "dim_carriers": "1 rows, published",
         "fct_flights": "5 rows, unchanged",
@@ -343,7 +352,7 @@ def test_statements_of_the_operators_guide(facts: Box, monkeypatch: pytest.Monke
     lake = Lake(facts, "published", "catalog.ducklake")
     assert f"--to {lake.url} --ducklake {lake.catalog}" in blocks[0]
     lake.publish()
-    built(facts, MONTHS[0], 2)
+    note_built(facts, MONTHS[0], 2)
     lake.publish()
     (Path(lake.url) / "other.parquet").touch()
     with duckdb.connect() as session:
@@ -358,6 +367,35 @@ def test_statements_of_the_operators_guide(facts: Box, monkeypatch: pytest.Monke
     assert len(lake.files("fct_flights")) == 3
     # What is not the lake's is left alone.
     assert (Path(lake.url) / "other.parquet").exists()
+
+
+def test_a_lake_that_was_only_just_made(box: Box, tmp_path: Path) -> None:
+    """One without a setting, as a killed first run leaves it, gets it."""
+    box.execute("create schema marts", "create table marts.dim_rows as select 1 as number")
+    lake = Lake(box, str(tmp_path / "lake"), str(tmp_path / "catalog.ducklake"))
+    with duckdb.connect() as session:
+        load_extension(session, "ducklake")
+        options = f"data_path '{lake.url}/ducklake-0/'"
+        session.execute(f"attach 'ducklake:{lake.catalog}' as lake ({options})")
+    lake.publish()
+    [file] = (tmp_path / "lake" / "ducklake-0").rglob("dim_rows/*.parquet")
+    kinds = duckdb.sql(f"select distinct compression from parquet_metadata('{file}')")
+    assert kinds.fetchall() == [("ZSTD",)]
+
+
+def test_catalog_is_where_the_target_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all that a profile may say of a connection, but for the password."""
+    said = {"host": "it's here", "port": "5433", "user": "a \\ b", "database": "on time",
+            "password": "hunter2", "sslmode": "require"}  # fmt: skip
+    profile = {"target": "postgres", "outputs": {"postgres": {"type": "postgres"} | said}}
+    (tmp_path / "profiles.yml").write_text(json.dumps({"ontime": profile}))
+    monkeypatch.setenv("DBT_PROFILES_DIR", str(tmp_path))
+    kind, _, text = place_of("postgres:", None).partition(":")
+    assert kind == "postgres"
+    assert psycopg2.extensions.parse_dsn(text) == {
+        "host": "it's here", "port": "5433", "user": "a \\ b", "dbname": "on time",
+        "sslmode": "require",
+    }  # fmt: skip
 
 
 @on_each_database

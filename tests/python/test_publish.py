@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from .conftest import PROJECT, Box, environment, on_each_database
+from .conftest import MONTHS, PROJECT, Box, environment, note_built, on_each_database
 
 PUBLISH = (sys.executable, PROJECT / "ingest" / "publish.py")
 # What text files and drivers are known to get wrong; each type that a mart may have.
@@ -55,7 +55,6 @@ TYPES = {
     "moment_at": "timestamp",
     "words": "string",
 }
-MONTHS = ("2013-01-01", "2013-02-01", "2013-03-01")
 
 
 def run_publish(
@@ -105,34 +104,6 @@ def read(box: Box, table: str) -> list[tuple]:
     return sorted((tuple(row.values()) for row in answer), key=repr)
 
 
-@pytest.fixture
-def facts(box: Box) -> Box:
-    """A warehouse with a fact of three months and the record of their build, and a dimension."""
-    box.execute(
-        "create schema marts",
-        "create schema intermediate",
-        "create table marts.fct_flights as"
-        " select cast(number as integer) as flight_number,"
-        " cast('2013-01-01' as date) as flight_month from generate_series(1, 3) as s (number)"
-        " union all select 4, cast('2013-02-01' as date)"
-        " union all select 5, cast('2013-03-01' as date)",
-        "create table marts.dim_airlines as select 'UA' as carrier_code",
-        "create table intermediate.int_build_events (node_name text, part text,"
-        " event_number bigint, event_type text, made_of text, happened_at timestamp)",
-    )
-    for month in MONTHS:
-        built(box, month, 1)
-    return box
-
-
-def built(box: Box, month: str, number: int, event_type: str = "built") -> None:
-    """Record that a month of the fact was built."""
-    box.execute(
-        "insert into intermediate.int_build_events values ('fct_flights',"
-        f" '{month}', {number}, '{event_type}', 'x', cast('2026-01-01' as timestamp))"
-    )
-
-
 @on_each_database
 def test_values_and_types(box: Box) -> None:
     """Each value comes out as it is in the warehouse, and as the type that Athena knows."""
@@ -172,14 +143,14 @@ def test_only_months_that_were_built_are_written(facts: Box) -> None:
     assert publish(facts)["fct_flights"].endswith("unchanged")
     # A change that no build made is not looked for; that of the same month by a build is.
     facts.execute("update marts.fct_flights set flight_number = -flight_number")
-    built(facts, "2013-01-01", 2, "tested")
-    built(facts, "2013-02-01", 2)
+    note_built(facts, "2013-01-01", 2, "tested")
+    note_built(facts, "2013-02-01", 2)
     publish(facts)
     changed = [(-number if month.month == 2 else number, month) for number, month in before]
     assert read(facts, "fct_flights") == sorted(changed, key=repr)
     # A month that lost its flights goes, and everything is written where it is asked for.
     facts.execute("delete from marts.fct_flights where flight_month = '2013-02-01'")
-    built(facts, "2013-02-01", 3)
+    note_built(facts, "2013-02-01", 3)
     publish(facts)
     assert [row for row in read(facts, "fct_flights") if row[1].month == 2] == []
     publish(facts, "--full-refresh")
@@ -201,7 +172,7 @@ def test_the_version_before_stays(facts: Box) -> None:
     """A reader under way finds its files until the version after the next."""
     names = []
     for number in range(2, 6):
-        built(facts, "2013-01-01", number)
+        note_built(facts, "2013-01-01", number)
         publish(facts)
         names.append(latest(facts, "fct_flights")["version"])
         assert versions(facts, "fct_flights") == set(names[-2:])
@@ -241,7 +212,7 @@ def test_killed_at_any_step(facts: Box) -> None:
         old = {table: read(facts, table) for table in ("fct_flights", "dim_airlines")}
         months = MONTHS if step == "put" and call == 4 else MONTHS[: 1 if step == "copy" else 2]
         for month in months:
-            built(facts, month, number)
+            note_built(facts, month, number)
         code = KILLED.format(project=str(PROJECT), step=step, number=call, after=after)
         result = run_publish(facts, command=(sys.executable, "-c", code))
         assert result.returncode == -signal.SIGKILL, (step, call, result.stderr)
